@@ -1,0 +1,112 @@
+"""The pins of this board: sensors read, actuators driven, and the one place that waits."""
+
+import select
+
+import machine
+import network
+
+_IRQ_SLICE_MS = 2
+_FULL = 65535
+
+
+class Sensor:
+    """One input. `read()` gives a bool (digital) or a number (analog, scaled)."""
+
+    def __init__(self, config: dict, on_edge: object) -> None:
+        self.id = config["id"]
+        self.period_ms = config["period_ms"]
+        self.digital = config["driver"] == "digital"
+        self._invert = config["invert"]
+        self._scale = config["scale"]
+        self._offset = config["offset"]
+        if self.digital:
+            pulls = {"up": machine.Pin.PULL_UP, "down": machine.Pin.PULL_DOWN}
+            self._pin = machine.Pin(config["pin"], machine.Pin.IN, pulls.get(config["pull"]))
+            self._pin.irq(on_edge, machine.Pin.IRQ_RISING | machine.Pin.IRQ_FALLING)
+        else:
+            self._adc = machine.ADC(machine.Pin(config["pin"]))
+
+    def read(self) -> object:
+        """The value now; raises OSError when the hardware gives none."""
+        if self.digital:
+            return bool(self._pin.value()) != self._invert
+        return self._adc.read_u16() * self._scale + self._offset
+
+
+class Actuator:
+    """One output, in its boot state from the moment it exists."""
+
+    def __init__(self, config: dict) -> None:
+        self.id = config["id"]
+        self._invert = config["invert"]
+        level = self._level(config["boot"])
+        if config["driver"] == "digital":
+            self._drive = machine.Pin(config["pin"], machine.Pin.OUT, value=level > 0).value
+            self._full = 1
+        else:
+            pin = machine.Pin(config["pin"])
+            pwm = machine.PWM(pin, freq=config["frequency"], duty_u16=round(level * _FULL))
+            self._drive = pwm.duty_u16
+            self._full = _FULL
+
+    def set(self, value: object) -> None:
+        """Drive the output: true or false, or 0 to 1 for PWM."""
+        self._drive(round(self._level(value) * self._full))
+
+    def _level(self, value: object) -> float:
+        level = float(value)
+        return 1 - level if self._invert else level
+
+
+class Board:
+    """What is wired, the radio, and `wait`. Outputs take their boot state before inputs exist."""
+
+    def __init__(self, node: dict) -> None:
+        self._edge = False
+        self.actuators = {config["id"]: Actuator(config) for config in node["actuators"]}
+        self.sensors = [Sensor(config, self._on_edge) for config in node["sensors"]]
+        self._wlan = network.WLAN(network.STA_IF)
+        self._wlan.active(True)  # noqa: FBT003 - the port's own call
+        if node["wifi"] is not None:
+            self._wlan.connect(node["wifi"]["ssid"], node["wifi"]["key"])
+        self._poller = select.poll()
+        self._watched = None
+        self._service = None
+        if hasattr(machine, "wake_source"):
+            descriptor, self._service = machine.wake_source()
+            self._poller.register(descriptor, select.POLLIN)
+
+    def network_up(self) -> bool:
+        """Whether there is a network, so that the link may try."""
+        return self._wlan.isconnected()
+
+    def wait(self, ms: int, sock: object, *, wants_write: bool) -> None:
+        """Sleep up to `ms`; an input edge or the network ends it at once.
+
+        On a real port an edge is an interrupt that a poll of sockets does not see, so the wait is
+        cut into slices of 2 ms; a virtual board polls its control channel as well.
+        """
+        self._watch(sock, wants_write=wants_write)
+        while True:
+            step = ms if self._service else min(ms, _IRQ_SLICE_MS)
+            woken = self._poller.poll(step)
+            if self._service:
+                self._service()
+            ms -= step
+            if woken or self._edge or ms <= 0:
+                self._edge = False
+                return
+
+    def _watch(self, sock: object, *, wants_write: bool) -> None:
+        events = select.POLLIN | (select.POLLOUT if wants_write else 0)
+        wanted = (sock, events) if sock is not None else None
+        if wanted == self._watched:
+            return
+        if self._watched is not None:
+            self._poller.unregister(self._watched[0])
+        if wanted is not None:
+            self._poller.register(sock, events)
+        self._watched = wanted
+
+    def _on_edge(self, _pin: object) -> None:
+        self._edge = True

@@ -1,0 +1,153 @@
+"""What differs between interpreters and ports; no other module asks which one runs it."""
+
+import errno
+import os
+import select
+import socket
+import sys
+import time
+
+from spinal.packets import LinkError
+from spinal.ticks import MASK
+
+MICROPYTHON = sys.implementation.name == "micropython"
+PLATFORM = sys.platform
+
+_IPPROTO_TCP, _TCP_NODELAY, _ENOPROTOOPT = 6, 1, 92
+_WOULD_WAIT = (errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY)
+
+if MICROPYTHON:
+    import tls
+
+    # Flushing a file syncs it, on littlefs as on the unix port.
+    fsync = None
+
+    def ticks() -> int:
+        """Milliseconds as ticks (see `spinal.ticks`)."""
+        return time.ticks_ms() & MASK
+
+else:
+
+    def fsync(file: object) -> None:
+        """Return once the file is on the medium."""
+        os.fsync(file.fileno())
+
+    def ticks() -> int:
+        """Milliseconds as ticks (see `spinal.ticks`)."""
+        return time.monotonic_ns() // 1000000 & MASK
+
+
+def random_below(limit: int) -> int:
+    """A random integer from 0 to limit - 1, limit at most 2^31."""
+    return int.from_bytes(os.urandom(4), "big") % limit
+
+
+class Transport:
+    """A TCP connection that never waits, in TLS when `context` is given."""
+
+    def __init__(
+        self, host: str, port: int, context: object | None = None, server_name: str | None = None
+    ) -> None:
+        self.sock = socket.socket()
+        self.sock.setblocking(False)  # noqa: FBT003 - its only argument
+        _without_nagle(self.sock)
+        self._stream = None
+        self._context = context
+        self._server_name = server_name
+        # An address in digits is answered at once; a name may keep a board waiting, so the link
+        # asks only while there is a network.
+        address = socket.getaddrinfo(host, port)[0][-1]
+        try:
+            self.sock.connect(address)
+        except OSError as error:
+            if error.errno not in _WOULD_WAIT:
+                self.sock.close()
+                raise
+        self._poller = select.poll()
+        self._poller.register(self.sock, select.POLLOUT)
+
+    def ready(self) -> bool:
+        """True once TCP is connected; OSError when it was refused."""
+        for _, events in self._poller.poll(0):
+            if events & (select.POLLERR | select.POLLHUP):
+                raise OSError(errno.ECONNREFUSED)
+            self._stream = self._wrapped()
+            return True
+        return False
+
+    def read_into(self, view: memoryview) -> int | None:
+        """Bytes read, 0 at the end of the stream, None when there are none yet."""
+        return _unless_waiting(self._stream.readinto, view)
+
+    def write(self, view: memoryview) -> int | None:
+        """Bytes taken, None when none can be taken yet (during the TLS handshake, too)."""
+        return _unless_waiting(self._stream.write, view)
+
+    def close(self) -> None:
+        """Close at once; the broker then publishes the last will."""
+        if self._stream is not None:
+            self._stream.close()
+        self.sock.close()
+
+    def _wrapped(self) -> object:
+        if not MICROPYTHON:
+            return _CPythonStream(self.sock)
+        if self._context is None:
+            return self.sock
+        return self._context.wrap_socket(
+            self.sock, server_hostname=self._server_name, do_handshake_on_connect=False
+        )
+
+
+class _CPythonStream:
+    """Gives a CPython socket the two calls that MicroPython's have."""
+
+    def __init__(self, sock: object) -> None:
+        self._sock = sock
+        self.readinto = sock.recv_into
+        self.write = sock.send
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def tls_context(certificate: str, key: str, authority: str) -> object:
+    """A TLS client context that demands the broker's certificate; takes DER file names.
+
+    Raises OSError naming the file that is missing, ValueError when one cannot be read as DER.
+    """
+    context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+    context.verify_mode = tls.CERT_REQUIRED
+    context.load_verify_locations(_contents(authority))
+    context.load_cert_chain(_contents(certificate), _contents(key))
+    return context
+
+
+def _without_nagle(sock: object) -> None:
+    # Nagle's algorithm holds a small packet back until the one before is acknowledged: 44 ms for a
+    # PUBACK followed by a publish. Ports without the option (lwIP in old builds) say so by OSError.
+    try:
+        sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, _ENOPROTOOPT, errno.EOPNOTSUPP):
+            raise
+
+
+def _contents(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise OSError(error.errno, "identity file %s cannot be read" % name) from error
+
+
+def _unless_waiting(call: object, view: memoryview) -> int | None:
+    try:
+        return call(view)
+    except OSError as error:
+        if error.errno in _WOULD_WAIT:
+            return None
+        raise
+    except ValueError as error:
+        # So mbedTLS tells what it finds wrong with the broker's certificate.
+        raise LinkError("tls", str(error).strip()) from error

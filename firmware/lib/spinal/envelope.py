@@ -1,0 +1,367 @@
+"""The compact envelope: how a board writes messages, and how it reads those for it.
+
+What `afferent` returns lies in a buffer that the next message overwrites: send it or copy it
+(`bytes(view)`, as the outbox does) before anything else is built.
+"""
+
+from spinal.contracts import SCHEMAS
+from spinal.jsonprint import dumps, number, quoted
+from spinal.jsonscan import JSONError, loads
+from spinal.schema import check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from spinal.clock import Clock
+    from spinal.ids import MessageIds
+
+SIZE_LIMIT = 4096
+"""Bytes of the largest message a board reads or writes."""
+VERSION = "v1"
+
+_NO_EXPIRY = (("/meta/ttl_ms", "required"), ("/meta/expires_at", "required"))
+_CBOR = 0xD9  # first byte of tag 55799, by which the wire tells it
+_ID_AT = 23  # behind {"meta":{"message_id":"
+_SEQ_WIDTH = 10
+_TIME_WIDTH = 13
+_CLK_WIDTH = 6  # of "none"
+_VALUE_WIDTH = 24
+_NUMBERS = (float, int)
+_HISTORICAL = b',"historical":true'
+_META_END = b'},"payload":'
+
+
+class WireError(Exception):
+    """A message was refused; code and stage are those of a RejectEvent, the text says why.
+
+    meta is the metadata as far as it could be read, else None.
+    """
+
+    def __init__(
+        self, code: str, stage: str, text: str, meta: "dict[str, Any] | None" = None
+    ) -> None:
+        super().__init__(text)
+        self.code = code
+        self.stage = stage
+        self.text = text
+        self.meta = meta
+
+
+class Envelope:
+    """Builds the messages of one board: one id sequence, one seq over all contracts."""
+
+    def __init__(self, device_id: str, boot: int, ids: "MessageIds", clock: "Clock") -> None:
+        self.last_seq = -1
+        """The seq of the message built last."""
+        self._ids = ids
+        self._clock = clock
+        source = quoted("device:" + device_id)
+        self._source = f',"source":{source},"boot":{boot},"seq":'
+        self._templates: dict[str, _Template] = {}
+
+    def build(  # noqa: PLR0913, PLR0917 - each is one optional field of the metadata
+        self,
+        contract: str,
+        payload: "dict[str, Any]",
+        ticks_ms: int,
+        ttl_ms: int | None = None,
+        action_id: str | None = None,
+        deadline_ms: int | None = None,
+        priority: str | None = None,
+        historical: bool = False,  # noqa: FBT001, FBT002 - a field of the metadata
+        t_ms: int | None = None,
+        clk: str | None = None,
+    ) -> bytes:
+        """Return a message as JSON; ticks_ms is when it was produced, now or earlier.
+
+        t_ms and clk together replace the time of ticks_ms. ValueError for what JSON cannot say
+        and for messages over 4096 bytes.
+        """
+        if t_ms is None or clk is None:
+            t_ms, clk = self._clock.now(ticks_ms)
+        body = dumps(payload)
+        seq = self.last_seq + 1
+        meta = [
+            self._ids.next(),
+            _contract(contract),
+            self._source,
+            str(seq),
+            _time(t_ms, clk),
+            _options(ttl_ms, action_id, deadline_ms, priority),
+            ',"historical":true' if historical else "",
+        ]
+        data = ('{"meta":{"message_id":"' + "".join(meta) + '},"payload":' + body + "}").encode()
+        if len(data) > SIZE_LIMIT:
+            raise ValueError(f"{contract}: {len(data)} bytes, at most {SIZE_LIMIT} can be sent")
+        self.last_seq = seq
+        return data
+
+    def afferent(
+        self,
+        sensor_type: str,
+        value: object,
+        unit: str | None,
+        ticks_ms: int,
+        ttl_ms: int,
+        priority: str | None = None,
+    ) -> memoryview:
+        """Return an AfferentSignal as a view that is good until the next call.
+
+        A sensor keeps its unit and ttl_ms: they are written once. ValueError for a value that is
+        no JSON, such as NaN; no seq is used up then.
+        """
+        template = self._templates.get(sensor_type)
+        if template is None or template.unit != unit or template.ttl_ms != ttl_ms:
+            template = _Template(self._source, sensor_type, unit, ttl_ms)
+            self._templates[sensor_type] = template
+        # A number stays text: encoding it would cost another 16 bytes of heap for each message.
+        text = number(value) if type(value) in _NUMBERS else dumps(value).encode()  # type: ignore[arg-type] # asked by type(): a bool is an int
+        form = template.form(priority)
+        form.reserve(len(text))
+        self._clock.read(ticks_ms)
+        self.last_seq += 1
+        return form.fill(self._ids, self._clock, self.last_seq, text)
+
+
+def mark_historical(data: bytes) -> bytes:
+    """Return the message marked `historical: true`; id, seq and time stay as they were.
+
+    Only for messages built here: their metadata holds no nested object.
+    """
+    at = data.find(_META_END)
+    if at < 0:
+        raise ValueError("not a message of this board: it has no payload")
+    if data[at - len(_HISTORICAL) : at] == _HISTORICAL:
+        return data
+    return data[:at] + _HISTORICAL + data[at:]
+
+
+def parse(
+    data: bytes, schemas: "dict[str, Any]" = SCHEMAS, size_limit: int = SIZE_LIMIT
+) -> "tuple[dict[str, Any], dict[str, Any]]":
+    """Return (meta, payload) of a message, or raise WireError.
+
+    schemas: {contract: schema of the whole message}, at once the allow-list. The codes, in the
+    order of the guard: oversize, empty_payload, unsupported_encoding, decode_error,
+    contract_not_allowed, unsupported_version, expiry_missing, schema_invalid, contract_drift.
+    """
+    message = _decode(data, size_limit)
+    meta = message.get("meta") if isinstance(message, dict) else None
+    if not isinstance(message, dict) or not isinstance(meta, dict):
+        raise WireError("schema_invalid", "schema", "no object with metadata")
+    contract = meta.get("contract")
+    if not isinstance(contract, str) or contract not in schemas:
+        raise WireError("contract_not_allowed", "allow", f"{contract!r} is not taken here", meta)
+    if meta.get("schema_version", VERSION) != VERSION:
+        version = meta["schema_version"]
+        raise WireError("unsupported_version", "schema", f"{version!r}, not {VERSION}", meta)
+    breach = check(schemas[contract], message)
+    if breach in _NO_EXPIRY:
+        raise WireError("expiry_missing", "expiry", "ttl_ms or expires_at is required", meta)
+    if breach:
+        raise WireError("schema_invalid", "schema", f"{breach[0]}: {breach[1]}", meta)
+    if meta["message_type"] != contract:
+        other = meta["message_type"]
+        raise WireError("contract_drift", "drift", f"{other!r} is not {contract!r}", meta)
+    return meta, message["payload"]
+
+
+def produced_unix_ms(meta: "dict[str, Any]") -> int | None:
+    """Unix milliseconds of production, None when the sender had no clock."""
+    t_ms: int = meta["t_ms"]
+    return None if meta["clk"] == "none" else t_ms
+
+
+def expired(meta: "dict[str, Any]", unix_ms: int | None) -> bool:
+    """Whether the message is too old to act on; ttl_ms counts from production.
+
+    While either side has no clock, age cannot be told and nothing is expired here: what must not
+    happen late (an actuation) is refused as unsynced instead.
+    """
+    if unix_ms is None:
+        return False
+    if "expires_at" in meta and unix_ms >= unix_of(meta["expires_at"]):
+        return True
+    produced = produced_unix_ms(meta)
+    return produced is not None and "ttl_ms" in meta and unix_ms >= produced + meta["ttl_ms"]
+
+
+def unix_of(timestamp: str) -> int:
+    """Unix milliseconds of 2026-11-20T19:44:00.000Z.
+
+    Days from the civil calendar: Howard Hinnant, "chrono-compatible low-level date algorithms".
+    """
+    year = int(timestamp[0:4])
+    month = int(timestamp[5:7])
+    if month < 3:  # noqa: PLR2004 - the year of that algorithm begins in March
+        year -= 1
+        month += 12
+    days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * (month - 3) + 2) // 5
+    days += int(timestamp[8:10]) - 1 - 719468
+    seconds = int(timestamp[11:13]) * 3600 + int(timestamp[14:16]) * 60 + int(timestamp[17:19])
+    return (days * 86400 + seconds) * 1000 + int(timestamp[20:23])
+
+
+class Recent:
+    """The last message ids of each source, to drop an event that comes twice (S0-86)."""
+
+    def __init__(self, limit: int = 32) -> None:
+        self._keys: list[str | None] = [None] * limit
+        self._at = 0
+
+    def seen(self, meta: "dict[str, Any]") -> bool:
+        """Whether this message came before; remembers it."""
+        key = meta["source"] + " " + meta["message_id"]
+        if key in self._keys:
+            return True
+        self._keys[self._at] = key
+        self._at = (self._at + 1) % len(self._keys)
+        return False
+
+
+class _Template:
+    """One sensor's message in a buffer of its own; only what changes is written anew.
+
+    Numbers stand right-aligned in fields of fixed width: blanks are legal JSON before a value, and
+    so nothing behind them ever moves.
+    """
+
+    def __init__(self, source: str, sensor_type: str, unit: str | None, ttl_ms: int) -> None:
+        self.unit = unit
+        self.ttl_ms = ttl_ms
+        self._start = '{"meta":{"message_id":"' + " " * 26 + _contract("AfferentSignal") + source
+        self._sensor = "" if unit is None else f'"unit":{quoted(unit)},'
+        self._sensor = f'{{"sensor_type":{quoted(sensor_type)},{self._sensor}"value":'
+        self._plain: _Form | None = None
+        self._forms: dict[str, _Form] = {}
+
+    def form(self, priority: str | None) -> "_Form":
+        """The message with this priority, made when it is first asked for."""
+        form = self._plain if priority is None else self._forms.get(priority)
+        if form is None:
+            form = _Form(self._start, _options(self.ttl_ms, None, None, priority), self._sensor)
+            if priority is None:
+                self._plain = form
+            else:
+                self._forms[priority] = form
+        return form
+
+
+class _Form:
+    """The buffer of one sensor at one priority."""
+
+    def __init__(self, start: str, options: str, sensor: str) -> None:
+        head = (start + " " * _SEQ_WIDTH + ',"t_ms":').encode()
+        self._seq_end = len(start.encode()) + _SEQ_WIDTH
+        self._time = len(head)
+        self._clk_at = self._time + _TIME_WIDTH + len(',"clk":')
+        text = (
+            head
+            + b" " * _TIME_WIDTH
+            + b',"clk":      '
+            + (options + '},"payload":' + sensor).encode()
+        )
+        self._value = len(text)
+        self._buffer = bytearray(text + b" " * (_VALUE_WIDTH + 2))
+        self._clk = ""
+        self._views: dict[int, memoryview] = {}
+
+    def reserve(self, width: int) -> None:
+        """Make room for a value of so many bytes; ValueError beyond the largest message."""
+        size = self._value + width + 2
+        if size > SIZE_LIMIT:
+            raise ValueError(f"a message of {size} bytes, at most {SIZE_LIMIT} can be sent")
+        if size > len(self._buffer):
+            self._buffer = self._buffer[: self._value] + bytearray(width + 2)
+            self._views = {}
+
+    def fill(self, ids: "MessageIds", clock: "Clock", seq: int, text: str | bytes) -> memoryview:
+        """Write the message; `reserve` has made room for the value."""
+        buffer = self._buffer
+        ids.write(buffer, _ID_AT)
+        _right_aligned(buffer, self._seq_end, seq)
+        if clock.clk != self._clk:
+            self._clk = clock.clk
+            quality = f'"{clock.clk}"'.encode()
+            for offset in range(_CLK_WIDTH):
+                buffer[self._clk_at + offset] = quality[offset] if offset < len(quality) else 32
+        self._write_time(clock.high, clock.low)
+        at = self._value
+        size = at + len(text) + 2
+        if isinstance(text, bytes):
+            buffer[at : size - 2] = text
+        else:
+            for character in text:
+                buffer[at] = ord(character)
+                at += 1
+        buffer[size - 2] = 125
+        buffer[size - 1] = 125
+        view = self._views.get(size)
+        if view is None:
+            # A view costs 32 bytes of a board's heap: one for each length that occurs is kept.
+            view = memoryview(buffer)[:size]
+            self._views[size] = view
+        return view
+
+    def _write_time(self, high: int, low: int) -> None:
+        buffer = self._buffer
+        at = self._time + _TIME_WIDTH
+        first = self._time
+        if high:
+            _right_aligned(buffer, at - 9, high)
+            first = at - 9
+        while at > first:
+            at -= 1
+            buffer[at] = 48 + low % 10
+            low //= 10
+            if not low and not high:
+                break
+        while at > first:
+            at -= 1
+            buffer[at] = 32
+
+
+def _right_aligned(buffer: bytearray, end: int, value: int) -> None:
+    while True:
+        end -= 1
+        buffer[end] = 48 + value % 10
+        value //= 10
+        if not value:
+            return
+
+
+def _decode(data: bytes, size_limit: int) -> object:
+    if len(data) > size_limit:
+        raise WireError("oversize", "size", f"{len(data)} bytes, at most {size_limit} are read")
+    if not data:
+        raise WireError("empty_payload", "size", "an event has no empty form")
+    if data[0] == _CBOR:
+        raise WireError("unsupported_encoding", "decode", "CBOR is not read here")
+    try:
+        return loads(data, size_limit)
+    except JSONError as error:
+        problem = str(error)  # raised below: MicroPython warns about every chained exception
+    raise WireError("decode_error", "decode", problem)
+
+
+def _contract(contract: str) -> str:
+    name = quoted(contract)
+    return f'","schema_version":"{VERSION}","contract":{name},"message_type":{name}'
+
+
+def _time(t_ms: int, clk: str) -> str:
+    return f',"t_ms":{t_ms},"clk":"{clk}"'
+
+
+def _options(
+    ttl_ms: int | None, action_id: str | None, deadline_ms: int | None, priority: str | None
+) -> str:
+    text = "" if ttl_ms is None else f',"ttl_ms":{ttl_ms}'
+    if action_id is not None:
+        text += f',"action_id":"{action_id}"'
+    if deadline_ms is not None:
+        text += f',"deadline_ms":{deadline_ms}'
+    if priority is not None:
+        text += f',"priority":"{priority}"'
+    return text

@@ -1,0 +1,173 @@
+"""What reaches this board: checked as the guard does, then done or refused with a reason."""
+
+import gc
+
+from spinal import topics
+from spinal.contracts import MAX_BYTES, SCHEMAS
+from spinal.envelope import Recent, WireError, expired, parse, produced_unix_ms
+
+_ANSWERS_KEPT = 32
+_FUTURE_LIMIT_MS = 60000
+
+
+class Inbound:
+    """Takes messages from the link to the parts of the board.
+
+    `board` is the runtime: it owns the parts, drives outputs and stores; see `Runtime`.
+    """
+
+    def __init__(self, board: "Runtime") -> None:  # noqa: F821 - named for the reader, no import cycle
+        self._board = board
+        self._answers: list[tuple] = []
+        self._recent = Recent()
+
+    def take(self, topic: bytes, data: bytes, ticks_ms: int, *, retained: bool) -> None:
+        """Check one message and act on it; whatever is wrong with it becomes a reject."""
+        try:
+            name = str(topic, "utf-8")
+        except UnicodeError:
+            self._board.refuse(
+                WireError("unknown_topic", "topic", "the topic is no UTF-8"), None, data
+            )
+            return
+        try:
+            fields, meta, payload = self._checked(name, data, ticks_ms, retained=retained)
+        except WireError as error:
+            self._board.refuse(error, name, data)
+            return
+        except MemoryError:
+            gc.collect()
+            error = WireError("oversize", "decode", "it needs more memory than this board has")
+            self._board.refuse(error, name)
+            return
+        contract = meta["contract"]
+        if contract == "EfferentCommand":
+            self._command(fields, meta, payload, retained=retained)
+        elif contract == "ReflexConfigure":
+            self._configure(fields, meta, payload)
+        elif contract == "ReflexTrigger":
+            self._trigger(fields, meta)
+        else:
+            self._pong(payload)
+
+    def _checked(self, topic: str, data: bytes, ticks_ms: int, *, retained: bool) -> tuple:
+        parsed = _parsed(topic)
+        if parsed is None:
+            raise WireError("unknown_topic", "topic", "a board takes nothing there")
+        name, contract, fields = parsed
+        # A retained command is answered too, so it has to be read first.
+        if retained and name != "efferent_command":
+            raise WireError("retained_event", "topic", "an event is never retained")
+        meta, payload = parse(data, {contract: SCHEMAS[contract]}, MAX_BYTES[contract])
+        # A topic without a scope has the device's own.
+        fields.setdefault("scope_level", "device")
+        fields.setdefault("scope", self._board.node["device_id"])
+        for field, said in (
+            ("scope_level", meta.get("scope_level")),
+            ("scope", meta.get("scope")),
+            ("device_id", self._board.node["device_id"]),
+            ("action_id", meta.get("action_id")),
+            ("reflex_id", payload.get("reflex_id")),
+            ("actuator_type", payload.get("actuator")),
+        ):
+            wanted = fields.get(field)
+            if wanted is not None and said is not None and said != wanted:
+                raise WireError("topic_mismatch", "agreement", "%s: %s" % (field, said), meta)
+        unix_ms = self._board.clock.unix_ms(ticks_ms)
+        produced = produced_unix_ms(meta)
+        if unix_ms is not None and produced is not None and produced > unix_ms + _FUTURE_LIMIT_MS:
+            text = "made %d ms from now" % (produced - unix_ms)
+            raise WireError("from_the_future", "expiry", text, meta)
+        # The ledger tells an expired command from a repeated one, which is answered again.
+        if contract != "EfferentCommand" and expired(meta, unix_ms):
+            raise WireError("expired", "expiry", "older than its lifetime", meta)
+        # … and a message that came twice from an order that is asked about again.
+        if contract != "EfferentCommand" and self._recent.seen(meta):
+            raise WireError("duplicate", "dedupe", "this message came before", meta)
+        return fields, meta, payload
+
+    def _command(self, fields: dict, meta: dict, payload: dict, *, retained: bool) -> None:
+        board = self._board
+        ticks_ms = board.ticks_ms
+        unix_ms = board.clock.unix_ms(ticks_ms)
+        decision = board.ledger.command(
+            meta, payload, retained, board.clock.synced, unix_ms, ticks_ms
+        )
+        if decision.persist:
+            board.store_ledger()
+        actuator = fields["actuator_type"]
+        if decision.report is not None:
+            board.outgoing.efferent_report(decision.action_id, actuator, decision.report, ticks_ms)
+        if decision.kind == "act":
+            self._act(decision.action_id)
+        elif decision.kind == "reject" and decision.code in ("retained_command", "clock_unsynced"):
+            board.refuse(WireError(decision.code, "apply", "not acted on", meta))
+
+    def _act(self, action_id: str) -> None:
+        board = self._board
+        effects = board.ledger.start(action_id, board.ticks_ms)
+        problem = board.drive(effects)
+        if problem is not None:
+            others = [each for each in effects if each[0] == "report" and each[1] != action_id]
+            effects = others + board.ledger.fail(action_id, "output_failed", problem)
+        board.report(effects)
+
+    def _configure(self, fields: dict, meta: dict, payload: dict) -> None:
+        board = self._board
+        reflex_id = fields["reflex_id"]
+        before = board.engine.rules()
+        status, error = board.engine.configure(payload, board.ticks_ms)
+        if status == "applied":
+            error = board.store_rule(payload, before)
+            status = "applied" if error is None else "rejected"
+        report = {"version": payload["version"], "status": status}
+        kept = board.engine.hash(reflex_id)
+        if kept is not None:
+            report["hash"] = kept
+        if error is not None:
+            report["error"] = error
+        board.outgoing.reflex_report(meta["action_id"], reflex_id, report, board.ticks_ms)
+        board.report_reflex(reflex_id)
+
+    def _trigger(self, fields: dict, meta: dict) -> None:
+        board = self._board
+        reflex_id = fields["reflex_id"]
+        action_id = meta["action_id"]
+        for known, answer in self._answers:
+            if known == action_id:
+                board.outgoing.reflex_report(action_id, reflex_id, answer, board.ticks_ms)
+                return
+        if not board.clock.synced:
+            board.refuse(WireError("clock_unsynced", "apply", "not fired", meta))
+            return
+        firing, error = board.engine.trigger(reflex_id, board.ticks_ms)
+        state = board.engine.state(reflex_id)
+        answer = {"version": state["version"] if state else 0}
+        if state:
+            answer["hash"] = state["hash"]
+        answer["status"] = "rejected" if error else "fired"
+        if error:
+            answer["error"] = error
+        self._answers = self._answers[-_ANSWERS_KEPT + 1 :] + [(action_id, answer)]
+        if firing is not None:
+            board.fire(firing, action_id)
+        board.outgoing.reflex_report(action_id, reflex_id, answer, board.ticks_ms)
+
+    def _pong(self, payload: dict) -> None:
+        board = self._board
+        problem = board.clock.pong(payload, board.ticks_ms)
+        if problem is not None:
+            board.log("pong refused: " + problem)
+            return
+        board.heard_hub()
+        granted = (payload["scope_level"], payload["scope"])
+        if granted != (board.node["scope_level"], board.node["scope"]):
+            text = "the hub grants %s/%s, node.json says otherwise" % granted
+            board.refuse(WireError("scope_not_granted", "identity", text))
+
+
+def _parsed(topic: str) -> tuple | None:
+    try:
+        return topics.parse(topic)
+    except ValueError as error:
+        raise WireError("unknown_topic", "topic", str(error)) from error

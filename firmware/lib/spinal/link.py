@@ -1,0 +1,381 @@
+"""The board's MQTT 3.1.1 link: umqtt.simple as the codec, a state machine of our own around it.
+
+`poll` does a bounded piece of work and never waits, so the network cannot hold up a reflex.
+umqtt.simple would read and write its socket until a packet is whole; it is given a `Wire`
+instead (`spinal.packets`), which gathers what it writes and stops it where it would wait.
+"""
+
+import umqtt.simple
+from umqtt.simple import MQTTClient, MQTTException
+
+from spinal.packets import (
+    CONNACK,
+    PUBACK,
+    SUBACK,
+    Blocked,
+    Framer,
+    LinkError,
+    Sockets,
+    Wire,
+    subscribe_packet,
+)
+from spinal.ticks import elapsed, later
+
+DOWN = "down"
+DIALLING = "dialling"
+CONNECTING = "connecting"
+SUBSCRIBING = "subscribing"
+UP = "up"
+
+_CHUNK = 512
+_CHUNKS_PER_POLL = 8
+_UNSENT_LIMIT = 2048
+_NO_NETWORK_MS = 1000
+_REFUSED = 0x80
+
+
+class Settings:
+    """What a link is told once; `changes` names any of the values below.
+
+    TypeError for a name that is none of them.
+    """
+
+    keepalive_s = 20
+    """Seconds; a dead link is noticed within 1.5 times of it."""
+    window = 4
+    """QoS 1 messages in flight at a time."""
+    max_packet = 4096
+    """Bytes of the largest packet taken."""
+    ack_timeout_ms = 10000
+    connect_timeout_ms = 10000
+    backoff_ms = 500
+    backoff_cap_ms = 15000
+    steady_ms = 5000
+    """A connection that lasted so long starts the backoff anew."""
+
+    def __init__(self, client_id: str, host: str, port: int, **changes: int) -> None:
+        self.client_id = client_id
+        self.host = host
+        self.port = port
+        for name, value in changes.items():
+            if not hasattr(Settings, name):
+                raise TypeError("a link has no setting " + name)
+            setattr(self, name, value)
+
+
+class Link:
+    """One connection to the broker that is made, watched and made again for ever.
+
+    `owner` is told what happens, always from inside `poll`:
+    `link_will() -> (topic, payload)` before each attempt, `link_filters() -> [(filter, qos)]`,
+    `link_up()`, `link_down(reason, tickets)` with the messages whose PUBACK never came,
+    `link_message(topic, payload, retained)` (PUBACK follows its return) and `link_acked(ticket)`.
+
+    `dial(host, port)` returns a transport: `ready()`, `read_into(view)`, `write(view)`, `close()`
+    and `sock`; reads and writes give None where they would wait. `network_up()` says whether
+    there is a network at all, `random_below(n)` feeds the jitter. Times are ticks (see
+    `spinal.ticks`).
+    """
+
+    def __init__(
+        self,
+        config: Settings,
+        owner: object,
+        dial: object,
+        network_up: object,
+        random_below: object,
+    ) -> None:
+        self.state = DOWN
+        self.busy = False
+        self.counters = {"connects": 0, "sent": 0, "received": 0, "acked": 0, "writes": 0}
+        self.drops = {}
+        self.last_error = None
+        self._config = config
+        self._owner = owner
+        self._dial = dial
+        self._network_up = network_up
+        self._random_below = random_below
+        self._transport = None
+        self._wire = Wire()
+        self._framer = Framer(config.max_packet)
+        self._chunk = bytearray(_CHUNK)
+        self._client = None
+        self._in_flight = {}
+        self._packet_id = 0
+        self._subscribing = (0, 0)
+        self._attempts = 0
+        self._retry_at = 0
+        self._deadline = 0
+        self._up_at = 0
+        self._heard_at = 0
+        self._spoke_at = 0
+        self._ping_deadline = None
+        self._offered = 0
+        self._now = 0
+
+    @property
+    def sock(self) -> object:
+        """What to poll for readability, or None."""
+        return self._transport.sock if self._transport else None
+
+    @property
+    def wants_write(self) -> bool:
+        """True while connecting or with bytes that the network has not taken yet."""
+        return self.state == DIALLING or bool(self._wire.unsent)
+
+    def wait_ms(self, now: int) -> int:
+        """How long nothing needs doing unless the network or the caller has something."""
+        if self.busy:
+            return 0
+        if self.state == DOWN:
+            return max(0, -elapsed(now, self._retry_at)) if self._network_up() else _NO_NETWORK_MS
+        if self.state != UP:
+            return max(0, -elapsed(now, self._deadline))
+        due = self._ping_deadline if self._ping_deadline is not None else self._ping_due()
+        left = -elapsed(now, due)
+        for _, deadline in self._in_flight.values():
+            left = min(left, -elapsed(now, deadline))
+        return max(0, left)
+
+    def poll(self, now: int) -> None:
+        """Do what can be done at once; never waits and never raises for the network's sake."""
+        self._now = now
+        self.busy = False
+        try:
+            self._work()
+        except OSError as error:
+            self._drop("io", repr(error))
+        except LinkError as error:
+            self._drop(error.code, error.text)
+
+    def can_take(self, qos: int) -> bool:
+        """True when `publish` would take a message of this quality of service now."""
+        return (
+            self.state == UP
+            and len(self._wire.unsent) < _UNSENT_LIMIT
+            and (qos == 0 or len(self._in_flight) < self._config.window)
+        )
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        *,
+        retain: bool = False,
+        ticket: object | None = None,
+    ) -> bool:
+        """Encode one message for the next `poll` to send; False when it cannot be taken now.
+
+        For QoS 1 `ticket` comes back by `link_acked`, or by `link_down` when the link is lost.
+        """
+        if not self.can_take(qos):
+            return False
+        if qos:
+            packet_id = self._next_packet_id()
+            self._client.pid = packet_id - 1
+            self._in_flight[packet_id] = (ticket, later(self._now, self._config.ack_timeout_ms))
+        self._record(self._client.publish, topic, payload, retain, qos)
+        self.counters["sent"] += 1
+        return True
+
+    def close(self, reason: str = "closed") -> None:
+        """Drop the connection; `poll` makes a new one after the backoff."""
+        if self._transport:
+            self._drop(reason, "asked for by this board")
+
+    def _work(self) -> None:
+        if not self._network_up():
+            if self._transport:
+                raise LinkError("network_down", "there is no network")
+            self._retry_at = self._now
+            return
+        if self.state == DOWN:
+            self._begin()
+        if self.state == DIALLING:
+            self._greet()
+        if self._transport:
+            self._receive()
+            self._watch()
+            self._flush()
+
+    def _begin(self) -> None:
+        if not self._passed(self._retry_at):
+            return
+        self._deadline = later(self._now, self._config.connect_timeout_ms)
+        self._wire.clear()
+        self._framer.clear()
+        self._offered = 0
+        self._client = self._new_client()
+        self._transport = self._dial(self._config.host, self._config.port)
+        self.state = DIALLING
+
+    def _new_client(self) -> MQTTClient:
+        umqtt.simple.socket = Sockets(self._wire)
+        config = self._config
+        client = MQTTClient(
+            config.client_id, config.host, config.port, keepalive=config.keepalive_s
+        )
+        client.set_callback(self._on_publish)
+        topic, payload = self._owner.link_will()
+        client.set_last_will(topic, payload, retain=True, qos=1)
+        return client
+
+    def _greet(self) -> None:
+        if self._transport.ready():
+            self._record(self._client.connect, True)  # noqa: FBT003 - clean_session by position in every umqtt
+            self.state = CONNECTING
+
+    def _record(self, encode: object, *arguments: object) -> None:
+        # umqtt.simple waits for the answer of what it has just sent; the packet at hand, when a
+        # handler publishes, is not that answer.
+        packet, self._wire.packet = self._wire.packet, None
+        try:
+            encode(*arguments)
+        except Blocked:
+            return
+        finally:
+            self._wire.packet = packet
+
+    def _receive(self) -> None:
+        if self.state == DIALLING:
+            return
+        view = memoryview(self._chunk)
+        for _ in range(_CHUNKS_PER_POLL):
+            size = self._transport.read_into(view)
+            if size is None:
+                return
+            if size == 0:
+                raise LinkError("closed_by_broker", "the broker closed the connection")
+            self._heard_at = self._now
+            self._ping_deadline = None
+            at = 0
+            while at < size:
+                at += self._framer.feed(view[at:size])
+                if self._framer.packet is not None:
+                    self._take(self._framer.take())
+        self.busy = True
+
+    def _take(self, packet: bytearray) -> None:
+        kind = packet[0] & 0xF0
+        self._wire.packet = memoryview(packet)
+        self._wire.at = 0
+        try:
+            if (kind == CONNACK) != (self.state == CONNECTING):
+                raise LinkError("protocol", "packet %#x while %s" % (packet[0], self.state))
+            if kind == CONNACK:
+                self._on_connack()
+            elif kind == PUBACK:
+                self._on_puback(packet)
+            elif kind == SUBACK:
+                self._on_suback(packet)
+            else:
+                self._client.wait_msg()
+        finally:
+            self._wire.packet = None
+
+    def _on_connack(self) -> None:
+        self._wire.muted = True
+        try:
+            self._client.connect(True)  # noqa: FBT003 - as in _greet
+        except MQTTException as error:
+            raise LinkError("refused", "CONNACK return code %s" % error.args[0]) from error
+        finally:
+            self._wire.muted = False
+        self.counters["connects"] += 1
+        filters = self._owner.link_filters()
+        packet_id = self._next_packet_id()
+        self._subscribing = (packet_id, len(filters))
+        self._wire.write(subscribe_packet(packet_id, filters))
+        self._deadline = later(self._now, self._config.ack_timeout_ms)
+        self.state = SUBSCRIBING
+
+    def _on_suback(self, packet: bytearray) -> None:
+        packet_id, count = self._subscribing
+        codes = bytes(packet[-count:])
+        if packet[2] << 8 | packet[3] != packet_id or len(packet) != 4 + count:
+            raise LinkError("protocol", "a SUBACK that does not fit the SUBSCRIBE")
+        if _REFUSED in codes:
+            raise LinkError("subscribe_refused", "SUBACK codes " + str(list(codes)))
+        self._up_at = self._heard_at = self._spoke_at = self._now
+        self.state = UP
+        self._owner.link_up()
+
+    def _on_puback(self, packet: bytearray) -> None:
+        entry = self._in_flight.pop(packet[2] << 8 | packet[3], None)
+        if entry is None:
+            raise LinkError("protocol", "a PUBACK for nothing in flight")
+        self.counters["acked"] += 1
+        self._owner.link_acked(entry[0])
+
+    def _on_publish(self, topic: str, payload: bytes) -> None:
+        self.counters["received"] += 1
+        self._owner.link_message(topic, payload, retained=bool(self._wire.packet[0] & 1))
+
+    def _watch(self) -> None:
+        if self.state != UP:
+            if self._passed(self._deadline):
+                raise LinkError("connect_timeout", "no answer while " + self.state)
+            return
+        for packet_id, (_, deadline) in self._in_flight.items():
+            if self._passed(deadline):
+                raise LinkError("puback_timeout", "no PUBACK for packet %d" % packet_id)
+        if self._ping_deadline is not None:
+            if self._passed(self._ping_deadline):
+                raise LinkError("ping_timeout", "no PINGRESP")
+        elif self._passed(self._ping_due()):
+            self._client.ping()
+            self._ping_deadline = later(self._now, self._config.keepalive_s * 750)
+        if elapsed(self._now, self._up_at) >= self._config.steady_ms:
+            self._attempts = 0
+
+    def _ping_due(self) -> int:
+        spoke_first = elapsed(self._heard_at, self._spoke_at) > 0
+        quiet_since = self._spoke_at if spoke_first else self._heard_at
+        return later(quiet_since, self._config.keepalive_s * 500)
+
+    def _passed(self, deadline: int) -> bool:
+        return elapsed(self._now, deadline) >= 0
+
+    def _flush(self) -> None:
+        unsent = self._wire.unsent
+        if not unsent or self.state == DIALLING:
+            return
+        # TLS must be offered the same bytes again after it could not take them all (mbedTLS
+        # returns the new length for the old record otherwise), so an offer never grows.
+        self._offered = self._offered or len(unsent)
+        taken = self._transport.write(memoryview(unsent)[: self._offered])
+        if taken is None:
+            return
+        self.counters["writes"] += 1
+        self._offered = 0
+        self._spoke_at = self._now
+        self._wire.sent(taken)
+        if self._wire.unsent:
+            self.busy = True
+
+    def _drop(self, code: str, text: str) -> None:
+        transport, self._transport = self._transport, None
+        self.state = DOWN
+        self._ping_deadline = None
+        self.last_error = (code, text)
+        self.drops[code] = self.drops.get(code, 0) + 1
+        tickets = [ticket for ticket, _ in self._in_flight.values()]
+        self._in_flight.clear()
+        self._wire.clear()
+        if transport:
+            transport.close()
+        # Full jitter: delay = random(0, min(cap, base * 2^attempts)), after Brooker, "Exponential
+        # Backoff and Jitter" (AWS Architecture Blog, 2015).
+        ceiling = min(
+            self._config.backoff_cap_ms, self._config.backoff_ms << min(self._attempts, 10)
+        )
+        self._attempts += 1
+        self._retry_at = later(self._now, self._random_below(ceiling + 1))
+        self._owner.link_down(code, tickets)
+
+    def _next_packet_id(self) -> int:
+        while True:
+            self._packet_id = self._packet_id % 65535 + 1
+            if self._packet_id not in self._in_flight:
+                return self._packet_id

@@ -1,0 +1,200 @@
+"""What waits for the link: bounded, by priority, first in first out inside a priority.
+
+A message keeps the seq and the time it was built with, however late it leaves. What waited through
+an outage is handed to `mark` once (`envelope.mark_historical`), when it is about to go.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PRIORITIES = ("control", "critical", "normal", "background")
+_RANGES = 16
+
+
+class Item:
+    """One message: topic, data (bytes), qos, retain, priority, seq.
+
+    attempts: how often it was handed to the link; in_flight: sent at QoS 1 and not acknowledged;
+    waited: it was here during an outage and is to be marked.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        data: bytes,
+        qos: int,
+        retain: bool,  # noqa: FBT001 - a field of the record
+        priority: str,
+        seq: int,
+    ) -> None:
+        self.topic = topic
+        self.data = data
+        self.qos = qos
+        self.retain = retain
+        self.priority = priority
+        self.seq = seq
+        self.attempts = 0
+        self.in_flight = False
+        self.waited = False
+
+    def size(self) -> int:
+        """Bytes it counts for."""
+        return len(self.topic) + len(self.data)
+
+
+class Outbox:
+    """At most `limit` messages and `max_bytes` bytes, of topics and data together.
+
+    A full outbox sheds the oldest message of the lowest priority; nothing is ever shed for
+    something less important, and what is in flight is never shed. `dropped` counts what was shed,
+    `superseded` retained state that a newer one of the same topic replaced before it left.
+    """
+
+    def __init__(self, limit: int, max_bytes: int = 32768, mark: "Any" = None) -> None:
+        self.dropped = 0
+        self.superseded = 0
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._mark = mark
+        self._waiting: dict[str, list[Item]] = {priority: [] for priority in PRIORITIES}
+        self._in_flight: list[Item] = []
+        self._count = 0
+        self._bytes = 0
+        self._linked = False
+        self._drops: list[list[int]] = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(
+        self,
+        topic: str,
+        data: "bytes | bytearray | memoryview",
+        qos: int,
+        retain: bool,  # noqa: FBT001 - positional by agreement with the shell
+        priority: str,
+        seq: int,
+    ) -> Item | None:
+        """Queue a message: None, or the last Item that was shed for it (maybe the new one itself).
+
+        data that is not bytes is copied. KeyError for an unknown priority.
+        """
+        waiting = self._waiting[priority]
+        item = Item(
+            topic, data if isinstance(data, bytes) else bytes(data), qos, retain, priority, seq
+        )
+        item.waited = not self._linked
+        if retain:
+            self._supersede(topic)
+        shed = None
+        while self._count >= self._limit or self._bytes + item.size() > self._max_bytes:
+            shed = self._least(priority) if item.size() <= self._max_bytes else None
+            if shed is None:
+                self._note_drop(item)
+                return item
+            self._forget(shed)
+            self._note_drop(shed)
+        waiting.append(item)
+        self._count += 1
+        self._bytes += item.size()
+        return shed
+
+    def next(self) -> Item | None:
+        """Return the Item to send next, None when nothing waits; it stays until `sent`."""
+        for priority in PRIORITIES:
+            waiting = self._waiting[priority]
+            if waiting:
+                item = waiting[0]
+                if item.waited:
+                    item.waited = False
+                    # Retained state says what is now, whenever it is sent.
+                    if self._mark is not None and not item.retain:
+                        size = item.size()
+                        item.data = self._mark(item.data)
+                        self._bytes += item.size() - size
+                return item
+        return None
+
+    def sent(self, item: Item) -> None:
+        """The link took the item: QoS 0 is done, QoS 1 is in flight until `acked`."""
+        waiting = self._waiting[item.priority]
+        if item not in waiting:
+            return  # shed after `next`: gone already, and counted
+        item.attempts += 1
+        if item.qos:
+            waiting.remove(item)
+            item.in_flight = True
+            self._in_flight.append(item)
+        else:
+            self._forget(item)
+
+    def acked(self, item: Item) -> None:
+        """The PUBACK of an in-flight item came; one for anything else changes nothing."""
+        if item.in_flight:
+            item.in_flight = False
+            self._in_flight.remove(item)
+            self._count -= 1
+            self._bytes -= item.size()
+
+    def link_lost(self) -> None:
+        """Bring in-flight items back, in order; all that waits now has waited through an outage."""
+        self._linked = False
+        while self._in_flight:
+            item = self._in_flight.pop()
+            item.in_flight = False
+            self._waiting[item.priority].insert(0, item)
+        for priority in PRIORITIES:
+            for item in self._waiting[priority]:
+                item.waited = True
+
+    def link_up(self) -> None:
+        """The link is there: what is put from now on is fresh."""
+        self._linked = True
+
+    def take_drops(self) -> list[list[int]]:
+        """Sequence ranges [[first, last]…] that will never come, since the last call.
+
+        They tell shed and superseded messages from lost ones; the newest 16 ranges are kept.
+        """
+        drops = self._drops
+        self._drops = []
+        return drops
+
+    def _least(self, priority: str) -> Item | None:
+        """The item to shed for one of this priority, None when all others matter more."""
+        place = len(PRIORITIES) - 1
+        while not self._waiting[PRIORITIES[place]] and PRIORITIES[place] != priority:
+            place -= 1
+        waiting = self._waiting[PRIORITIES[place]]
+        return waiting[0] if waiting else None
+
+    def _supersede(self, topic: str) -> None:
+        for priority in PRIORITIES:
+            for item in self._waiting[priority]:
+                if item.retain and item.topic == topic:
+                    self._forget(item)
+                    self._note_range(item.seq)
+                    self.superseded += 1
+                    return
+
+    def _forget(self, item: Item) -> None:
+        self._waiting[item.priority].remove(item)
+        self._count -= 1
+        self._bytes -= item.size()
+
+    def _note_drop(self, item: Item) -> None:
+        self.dropped += 1
+        self._note_range(item.seq)
+
+    def _note_range(self, seq: int) -> None:
+        for drop in self._drops:
+            if drop[1] + 1 == seq:
+                drop[1] = seq
+                return
+            if drop[0] - 1 == seq:
+                drop[0] = seq
+                return
+        self._drops.append([seq, seq])
+        if len(self._drops) > _RANGES:
+            del self._drops[0]

@@ -1,0 +1,356 @@
+"""The board's program: one loop, inputs → reflexes → outputs first, the network after them."""
+
+import gc
+import os
+
+from spinal import compat, link, topics, wiring
+from spinal.board import Board
+from spinal.clock import Clock
+from spinal.efferent import Ledger
+from spinal.envelope import Envelope, WireError, mark_historical
+from spinal.ids import MessageIds
+from spinal.inbound import Inbound
+from spinal.outbox import Outbox
+from spinal.outgoing import Outgoing
+from spinal.reflex import Engine
+from spinal.rejects import Rejects
+from spinal.rulebook import RuleBook
+from spinal.sensing import Sensing
+from spinal.store import Store, StoreError
+from spinal.ticks import elapsed, later
+
+_OUTBOX_MESSAGES = 64
+_OUTBOX_BYTES = 12288  # a quarter of what is free after boot in the smallest heap we run in
+_LONGEST_WAIT_MS = 50
+_SECOND_MS = 1000
+_PINGS_MISSED = 3
+_LONGEST_PATIENCE_MS = 300000
+_STATE_SPACING_MS = 1000
+_STATES_ROOM = 4
+
+
+class Runtime:
+    """Everything a board is, assembled from its node file; `run` never returns.
+
+    Raises:
+        OSError, ValueError: An identity file is missing or cannot be read.
+    """
+
+    def __init__(self, node: dict) -> None:
+        self.node = node
+        # Outputs take their boot state before anything else can fail.
+        self.board = Board(node)
+        self.ticks_ms = compat.ticks()
+        self.values: dict = {}
+        self.store = Store(".", compat.fsync)
+        self.boot = self._count_boot()
+        self.clock = Clock()
+        self._ids = MessageIds(os.urandom(10))
+        self._envelope = Envelope(node["device_id"], self.boot, self._ids, self.clock)
+        self.outbox = Outbox(_OUTBOX_MESSAGES, _OUTBOX_BYTES, mark=mark_historical)
+        self.outgoing = Outgoing(node, self._envelope, self.outbox)
+        actuators = [wiring.declaration(actuator) for actuator in node["actuators"]]
+        self.ledger = Ledger(actuators, self._stored("ledger"))
+        self._limits = {"sensors": [s["id"] for s in node["sensors"]], "actuators": actuators}
+        self.engine = Engine(self._limits, self.clock)
+        self.rejects = Rejects()
+        self._rulebook = RuleBook(self.store)
+        self._restore_rules()
+        self._inbound = Inbound(self)
+        self._sensors = [
+            Sensing(sensor, config)
+            for sensor, config in zip(self.board.sensors, node["sensors"])  # noqa: B905 - no strict here
+        ]
+        self._link = link.Link(
+            _link_settings(node), self, self._dialler(), self.board.network_up, compat.random_below
+        )
+        self._session = ""
+        self._ping_at = self.ticks_ms
+        self._heard_at = self.ticks_ms
+        self._patience_ms = self._first_patience()
+        self._second_at = self.ticks_ms
+        self._states_due: dict = {}
+        self._shed = 0
+        gc.collect()
+        # The loop collects each second; a burst in between must not scatter what stays.
+        gc.threshold(gc.mem_free() // 4)
+        self.log("boot %d, %d bytes of heap free" % (self.boot, gc.mem_free()))
+
+    def run(self) -> None:
+        """Sense, react, talk, for ever."""
+        self.drive(self.ledger.boot_outputs())
+        self.store_ledger()
+        # Until the first connection the link counts as lost: a boot state may not be for ever.
+        self.ledger.link_lost(self.ticks_ms)
+        while True:
+            self.step()
+            wait = min(_LONGEST_WAIT_MS, self._link.wait_ms(self.ticks_ms), self._sensor_wait())
+            item = self.outbox.next()
+            if item is not None and self._link.can_take(item.qos):
+                wait = 0
+            self.board.wait(wait, self._link.sock, wants_write=self._link.wants_write)
+
+    def step(self) -> None:
+        """One turn of the loop."""
+        self.ticks_ms = compat.ticks()
+        self._sense()
+        due = self.ledger.tick(self.ticks_ms)
+        if due:
+            self.drive(due)
+            self.report(due)
+        if elapsed(self.ticks_ms, self._second_at) >= 0:
+            self._each_second()
+        self._talk()
+
+    def log(self, text: str) -> None:
+        """One line on the console."""
+        print("[%d] %s" % (self.ticks_ms, text))  # noqa: T201 - the console is a board's log
+
+    # Called by the parts.
+
+    def drive(self, effects: list) -> str | None:
+        """Drive the outputs among the effects; what went wrong with one, or None."""
+        problem = None
+        for effect in effects:
+            if effect[0] == "output":
+                try:
+                    self.board.actuators[effect[1]].set(effect[2])
+                except OSError as error:
+                    problem = "%s cannot be driven: %s" % (effect[1], error)
+                    self.log(problem)
+        return problem
+
+    def report(self, effects: list) -> None:
+        """Store what the reports among the effects say, then queue them."""
+        reports = [effect for effect in effects if effect[0] == "report"]
+        if not reports:
+            return
+        self.store_ledger()
+        for _, action_id, actuator, payload in reports:
+            self.outgoing.efferent_report(action_id, actuator, payload, self.ticks_ms)
+
+    def fire(self, firing: "Firing", action_id: str | None = None) -> None:  # noqa: F821 - spinal.reflex
+        """Do what a reflex wants, then queue the report of it."""
+        done = []
+        publications = []
+        if not firing.dry_run:
+            for step in firing.actions:
+                if "publish" in step:
+                    publications.append(step["publish"])
+                else:
+                    effects = self.ledger.act(step, self.ticks_ms)
+                    problem = self.drive(effects)
+                    if problem:
+                        self.engine.failed(firing.reflex_id, "output_failed", problem)
+                    done.extend(effects)
+        self.report(done)
+        for signal in publications:
+            self.outgoing.afferent(
+                signal["sensor_type"], signal["value"], self.ticks_ms, unit=signal.get("unit")
+            )
+        action_id = action_id or self._ids.next()
+        self.outgoing.reflex_fire(action_id, firing.reflex_id, firing.payload(), self.ticks_ms)
+        self._states_due.setdefault(firing.reflex_id, later(self.ticks_ms, _STATE_SPACING_MS))
+
+    def refuse(self, error: WireError, topic: str | None = None, data: bytes = b"") -> None:
+        """Count and report something refused."""
+        self.log("refused %s: %s" % (error.code, error.text))
+        payload = self.rejects.add(
+            error.code,
+            error.stage,
+            t_ms=self.clock.now(self.ticks_ms)[0],
+            ticks_ms=self.ticks_ms,
+            text=error.text,
+            topic=topic,
+            meta=error.meta,
+            data=data,
+        )
+        if payload is not None:
+            self.outgoing.reject(payload, self.ticks_ms)
+
+    def store_ledger(self) -> None:
+        """Keep the ledger; returns once it is on the flash."""
+        self.store.write("ledger", self.ledger.stored())
+
+    def store_rule(self, payload: dict, before: list) -> dict | None:
+        """Keep a rule; when that fails go back to the rules `before` and return the error."""
+        try:
+            self._rulebook.keep(payload)
+        except (OSError, StoreError) as error:
+            self.engine = Engine(self._limits, self.clock)
+            self.engine.restore(before)
+            text = "the rule cannot be stored: %s" % error
+            return {"code": "store_failed", "message": text[:256], "kind": "retriable"}
+        return None
+
+    def report_reflex(self, reflex_id: str) -> None:
+        """Publish the retained state of a reflex."""
+        state = self.engine.state(reflex_id)
+        if state is not None:
+            self.outgoing.reflex_state(reflex_id, state, self.ticks_ms)
+
+    def heard_hub(self) -> None:
+        """The hub answered: the whole way is alive."""
+        if elapsed(self.ticks_ms, self._heard_at) > 0:
+            self._heard_at = self.ticks_ms
+        self._patience_ms = self._first_patience()
+
+    # Called by the link.
+
+    def link_will(self) -> tuple[str, bytes]:
+        """A new session begins with the attempt to connect."""
+        self._session = self._ids.next()
+        return self.outgoing.will(self._session, self.ticks_ms)
+
+    def link_filters(self) -> list:
+        """What a board subscribes to."""
+        node = self.node
+        return topics.filters(node["scope_level"], node["scope"], node["device_id"])
+
+    def link_up(self) -> None:
+        """Say who is here, what it keeps, and what a reboot cut off."""
+        self.log("link up, session " + self._session)
+        self.clock.new_session()
+        self.outbox.link_up()
+        self.ledger.link_up()
+        self._heard_at = self.ticks_ms
+        self._ping_at = self.ticks_ms
+        self.outgoing.status("online", self._session, self.ticks_ms)
+        self.outgoing.info(wiring.birth(self.node), self.ticks_ms)
+        for rule in self.engine.rules():
+            self._states_due[rule["reflex_id"]] = self.ticks_ms
+        self.report(self.ledger.interrupted())
+
+    def link_down(self, reason: str, _tickets: list) -> None:
+        """Nothing the hub said about time holds any more; what was in flight goes again."""
+        self.log("link down: %s (%s)" % (reason, self._link.last_error[1]))
+        self.clock.new_session()
+        self.outbox.link_lost()
+        self.ledger.link_lost(self.ticks_ms)
+        if reason == "oversize":
+            self.refuse(WireError("oversize", "size", self._link.last_error[1]))
+
+    def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> None:
+        """A message for this board."""
+        self._inbound.take(topic, payload, self.ticks_ms, retained=retained)
+
+    def link_acked(self, ticket: object) -> None:
+        """The broker has the message."""
+        self.outbox.acked(ticket)
+
+    def _sense(self) -> None:
+        due = False
+        for sensor in self._sensors:
+            if sensor.read(self.ticks_ms):
+                self.values[sensor.id] = sensor.value
+                due = True
+        for firing in self.engine.evaluate(self.values, self.ticks_ms):
+            self.fire(firing)
+        if not due:
+            return
+        for sensor in self._sensors:
+            kind = sensor.take_report(self.ticks_ms)
+            if kind is not None:
+                self.outgoing.afferent(
+                    sensor.id,
+                    sensor.settled,
+                    self.ticks_ms,
+                    unit=sensor.unit,
+                    ttl_ms=sensor.ttl_ms,
+                    critical=kind == "critical",
+                )
+
+    def _talk(self) -> None:
+        if self._link.state == link.UP:
+            self._ask_hub()
+            self._report_state()
+        item = self.outbox.next()
+        while item is not None and self._link.can_take(item.qos):
+            self._link.publish(item.topic, item.data, item.qos, retain=item.retain, ticket=item)
+            self.outbox.sent(item)
+            item = self.outbox.next()
+        self._link.poll(self.ticks_ms)
+
+    def _report_state(self) -> None:
+        # One at a time, while there is room: the states of 32 rules at once would fill the heap.
+        if len(self.outbox) >= _STATES_ROOM:
+            return
+        for reflex_id, due in self._states_due.items():
+            if elapsed(self.ticks_ms, due) >= 0:
+                del self._states_due[reflex_id]
+                self.report_reflex(reflex_id)
+                return
+
+    def _sensor_wait(self) -> int:
+        wait = _LONGEST_WAIT_MS
+        for sensor in self._sensors:
+            wait = min(wait, max(0, -elapsed(self.ticks_ms, sensor.due)))
+        return wait
+
+    def _each_second(self) -> None:
+        self._second_at = later(self.ticks_ms, _SECOND_MS)
+        unix_ms = self.clock.unix_ms(self.ticks_ms)
+        if unix_ms is not None:
+            for reflex_id in self.engine.expire(unix_ms):
+                self.report_reflex(reflex_id)
+        for payload in self.rejects.tick(self.clock.now(self.ticks_ms)[0], self.ticks_ms):
+            self.outgoing.reject(payload, self.ticks_ms)
+        gone = self.outbox.take_drops()
+        if self.outbox.dropped != self._shed:
+            self._shed = self.outbox.dropped
+            text = "will never come: sequence numbers " + str(gone)
+            self.refuse(WireError("queue_full", "queue", text))
+        # Collecting here, with nothing to do, keeps it out of the way of a reflex.
+        gc.collect()
+
+    def _ask_hub(self) -> None:
+        if elapsed(self.ticks_ms, self._heard_at) > self._patience_ms:
+            # The broker answers and the hub does not: a new connection is worth a try, ever more
+            # rarely, since it cannot mend a hub that is down.
+            self._patience_ms = min(2 * self._patience_ms, _LONGEST_PATIENCE_MS)
+            self._link.close("no_pong")
+        elif elapsed(self.ticks_ms, self._ping_at) >= 0:
+            self._ping_at = later(self.ticks_ms, self.node["ping_s"] * _SECOND_MS)
+            self.outgoing.ping(self.clock.ping(self.ticks_ms), self.ticks_ms)
+
+    def _first_patience(self) -> int:
+        return _PINGS_MISSED * self.node["ping_s"] * _SECOND_MS
+
+    def _count_boot(self) -> int:
+        stored = self._stored("boot")
+        boot = (stored["boot"] if stored else 0) + 1
+        self.store.write("boot", {"boot": boot})
+        return boot
+
+    def _stored(self, name: str) -> object:
+        try:
+            return self.store.read(name)
+        except StoreError as error:
+            self.log("%s is lost: %s" % (name, error))
+            return None
+
+    def _restore_rules(self) -> None:
+        rules, problems = self._rulebook.load()
+        for reflex_id, error in self.engine.restore(rules):
+            problems.append("%s: %s" % (reflex_id, error))
+        for problem in problems:
+            self.log("a reflex is not restored: " + problem)
+
+    def _dialler(self) -> object:
+        identity = self.node["identity"]
+        if identity is None:
+            return compat.Transport
+        context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
+        server_name = self.node["broker"]["server_name"]
+        return lambda host, port: compat.Transport(host, port, context, server_name)
+
+
+def _link_settings(node: dict) -> link.Settings:
+    broker = node["broker"]
+    return link.Settings(
+        node["device_id"],
+        broker["host"],
+        broker["port"],
+        keepalive_s=node["keepalive_s"],
+        max_packet=4608,  # the largest message taken is 4096 bytes; topic and lengths come on top
+    )

@@ -1,0 +1,53 @@
+"""One sensor of the loop: when it is read, and when its policy lets the value be published."""
+
+from spinal.afferent import Policy
+from spinal.ticks import elapsed, later
+
+
+class Sensing:
+    """A sensor, when it is due, and what its policy says about the value."""
+
+    def __init__(self, sensor: object, config: dict) -> None:
+        self.id = config["id"]
+        self.unit = config["unit"]
+        self.ttl_ms = config["ttl_ms"]
+        self.value = None
+        self.due = 0
+        self._sensor = sensor
+        self._policy = Policy(config)
+        self._settle_ms = min(config.get("debounce_ms") or sensor.period_ms, sensor.period_ms)
+        self._fresh = False
+        self._started = False
+
+    def read(self, ticks_ms: int) -> bool:
+        """Read when due, a digital input also when it has changed; True for a value to report."""
+        due = not self._started or elapsed(ticks_ms, self.due) >= 0
+        if not due and not self._sensor.digital:
+            return False
+        try:
+            value = self._sensor.read()
+        except OSError:
+            # A sensor that does not answer has no value: reflexes neither fire nor end on it, and
+            # the policy counts it.
+            value = None
+        if not due and value == self.value:
+            return False
+        self._started = True
+        # A changed value is looked at again when it may have settled, not a whole period later.
+        changed = value != self.value
+        self.due = later(ticks_ms, self._settle_ms if changed else self._sensor.period_ms)
+        self.value = value
+        self._fresh = True
+        return True
+
+    @property
+    def settled(self) -> object:
+        """The value filtered and debounced: what is published."""
+        return self._policy.value
+
+    def take_report(self, ticks_ms: int) -> str | None:
+        """Whether the value just read is to be published: None, "normal" or "critical"."""
+        if not self._fresh:
+            return None
+        self._fresh = False
+        return self._policy.sample(self.value, ticks_ms)

@@ -1,0 +1,120 @@
+"""The `machine` module of a virtual board: pins, ADC and PWM over the control channel."""
+
+import os
+import sys
+
+from control import channel
+from umachine import *  # noqa: F403 - this module extends the built-in one
+
+PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
+RESET_EXIT_CODE = 64
+
+
+class Pin:
+    """A digital pin; an input reads 0, or 1 with a pull-up, until the outside sets it."""
+
+    IN, OUT, OPEN_DRAIN = 0, 1, 2
+    PULL_UP, PULL_DOWN = 1, 2
+    IRQ_RISING, IRQ_FALLING = 1, 2
+
+    def __init__(
+        self, number: int, mode: int = -1, pull: int = -1, *, value: object | None = None
+    ) -> None:
+        self.number = number
+        self._out = mode in (Pin.OUT, Pin.OPEN_DRAIN)
+        self._level = None
+        if self._out:
+            self.value(0 if value is None else value)
+        else:
+            channel.pins.setdefault(number, 1 if pull == Pin.PULL_UP else 0)
+
+    def value(self, *level: object) -> int | None:
+        """Read the pin, or drive it when a level is given."""
+        if not level:
+            return self._level if self._out else channel.pins[self.number]
+        level = 1 if level[0] else 0
+        if self._out and level != self._level:
+            self._level = level
+            channel.output("pin", self.number, level)
+        return None
+
+    __call__ = value
+
+    def on(self) -> None:
+        """Drive the pin high."""
+        self.value(1)
+
+    def off(self) -> None:
+        """Drive the pin low."""
+        self.value(0)
+
+    def irq(self, handler: object | None = None, trigger: int = IRQ_RISING | IRQ_FALLING) -> None:
+        """Have `handler(pin)` run on the edges in `trigger`."""
+
+        def edge() -> None:
+            if trigger & (Pin.IRQ_RISING if self.value() else Pin.IRQ_FALLING):
+                handler(self)
+
+        channel.watch(self.number, edge)
+
+
+class ADC:
+    """An analog input, 0 to 65,535."""
+
+    def __init__(self, pin: object) -> None:
+        self._number = pin.number if isinstance(pin, Pin) else pin
+        channel.adcs.setdefault(self._number, 0)
+
+    def read_u16(self) -> int:
+        """The level that the outside set last."""
+        return channel.adcs[self._number]
+
+
+class PWM:
+    """A pulse-width output."""
+
+    def __init__(self, pin: object, *, freq: int = 1000, duty_u16: int = 0) -> None:
+        self._number = pin.number if isinstance(pin, Pin) else pin
+        self._freq = freq
+        self._duty = None
+        self.duty_u16(duty_u16)
+
+    def freq(self, *hertz: object) -> int | None:
+        """Read or set the frequency in hertz."""
+        if not hertz:
+            return self._freq
+        self._freq = hertz[0]
+        return None
+
+    def duty_u16(self, *duty: object) -> int | None:
+        """Read or set the duty cycle, 0 to 65,535."""
+        if not duty:
+            return self._duty
+        if duty[0] != self._duty:
+            self._duty = duty[0]
+            channel.output("pwm", self._number, self._duty)
+        return None
+
+    def deinit(self) -> None:
+        """Switch the output off."""
+        self.duty_u16(0)
+
+
+def reset() -> None:
+    """End the process; the virtual board's supervisor starts it again with the same flash."""
+    sys.exit(RESET_EXIT_CODE)
+
+
+def reset_cause() -> int:
+    """Why this start happened, one of the `…_RESET` constants."""
+    return int(os.getenv("NERVUS_RESET_CAUSE") or PWRON_RESET)
+
+
+def unique_id() -> bytes:
+    """Bytes that stay the same for one virtual board."""
+    return (os.getenv("NERVUS_UNIQUE_ID") or "virtual").encode()
+
+
+def wake_source() -> tuple:
+    """(descriptor, service): poll the one for input, then call the other; virtual boards only."""
+    return channel.descriptor, channel.service

@@ -1,0 +1,1 @@
+"""Nervus: reflexes at the edge, attention in the hub (see `nervus.about`)."""

@@ -1,0 +1,77 @@
+"""What a plane's service is given by whatever runs it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from nervus.bus.address import BrokerAddress
+from nervus.errors import UsageError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+Plane = Literal["brainstem", "thalamus", "policy", "reliable", "reflect"]
+
+
+class Context(Protocol):
+    """Settings, addresses and folders of one service; the runtime implements it."""
+
+    @property
+    def house(self) -> str:
+        """Scope of what concerns the whole house."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """64 random bits of this start, for message ids."""
+        ...
+
+    @property
+    def boot(self) -> int:
+        """When the service started, unix seconds."""
+        ...
+
+    @property
+    def data(self) -> Path:
+        """Folder of the stores."""
+        ...
+
+    @property
+    def policy_file(self) -> Path:
+        """What may be commanded by whom."""
+        ...
+
+    def table(self, plane: Plane) -> dict[str, Any]:
+        """Return a plane's own table of the configuration, unchecked."""
+        ...
+
+    def session_config(self, identity: str, broker: Literal["spinal", "core"]) -> BrokerAddress:
+        """Return where and as whom to connect."""
+        ...
+
+    def grants(self) -> Mapping[str, str]:
+        """Return the granted `scope_level/scope` of each device id, as it is now."""
+        ...
+
+    def ready(self) -> None:
+        """Say that this service serves."""
+        ...
+
+
+def plane_settings(context: Context, plane: Plane, model: type[Settings]) -> Settings:
+    """Return a plane's table as its own model.
+
+    Raises:
+        UsageError: The table breaks a rule of the model.
+    """
+    try:
+        return model(**context.table(plane))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{name}: {first['msg'].lower()}",
+            where=f"[{plane}] in nervus.toml",
+            hint="correct this setting; the plane's README explains each",
+        ) from error

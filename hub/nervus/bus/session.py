@@ -1,0 +1,389 @@
+"""A session: one identity on one broker, for as long as the part runs."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, Literal, Never
+
+import aiomqtt
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.reasoncodes import ReasonCode
+
+from nervus.bus.address import BrokerAddress, Filter, Limits
+from nervus.bus.backoff import Backoff
+from nervus.bus.client import Client
+from nervus.bus.errors import (
+    MessageExpiredError,
+    MessageShedError,
+    PublishDeniedError,
+    PublishError,
+    PublishTimeoutError,
+    SubscriptionRefusedError,
+)
+from nervus.bus.failure import first_failure
+from nervus.bus.outbox import Outbox, Outgoing
+from nervus.wire import Packet
+
+OnPacket = Callable[[Packet], Awaitable[None]]
+OnConnect = Callable[[], Awaitable[None]]
+Sink = Callable[["Delivery"], None]
+
+_NOT_AUTHORIZED: Final = 0x87
+_FAILURE: Final = 0x80
+_LOG: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class SessionCounters:
+    """What a session has seen since it was made."""
+
+    received: int = 0
+    published: int = 0
+    dropped: int = 0
+    shed: int = 0
+    expired: int = 0
+    denied: int = 0
+    refused: int = 0
+    resent: int = 0
+    connects: int = 0
+    failures: int = 0
+
+    @property
+    def reconnects(self) -> int:
+        """Connections after the first."""
+        return max(0, self.connects - 1)
+
+
+class Delivery:
+    """A packet and the right to acknowledge it.
+
+    Until it is acknowledged, the broker counts a QoS 1 packet against the session's receive
+    maximum and sends no more beyond that.
+    """
+
+    __slots__ = ("_client", "_message", "packet", "qos")
+
+    def __init__(self, client: Client, message: MQTTMessage, packet: Packet) -> None:
+        self._client = client
+        self._message = message
+        self.packet = packet
+        self.qos = message.qos
+
+    def acknowledge(self) -> None:
+        """Tell the broker that what the packet asks is done, or safe in a store."""
+        if self.qos:
+            self._client.acknowledge(self._message)
+
+
+class Session:
+    """Connects, subscribes, receives and sends; again and again, with growing delays.
+
+    MQTT 5, clean start: what a broker kept for us while we were away is never acted on late.
+    A packet is acknowledged after `on_packet` returned. QoS 1 messages that were sent and not
+    confirmed when the link broke are sent again, in order.
+
+    Args:
+        identity: The client id; with TLS also the certificate's common name.
+        broker: Which broker this is.
+        address: Where it listens.
+        filters: What to subscribe to, retain-as-published; the filters must not overlap.
+        on_packet: Takes the packets one after the other. Without it, `attach` a sink.
+        on_connect: Called after each subscription: republishes retained state.
+        limits: How much the session holds and how long it waits.
+        clock: Unix milliseconds.
+    """
+
+    def __init__(
+        self,
+        identity: str,
+        broker: Literal["spinal", "core"],
+        address: BrokerAddress,
+        *,
+        filters: Sequence[Filter] = (),
+        on_packet: OnPacket | None = None,
+        on_connect: OnConnect | None = None,
+        limits: Limits | None = None,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.identity = identity
+        self.broker: Literal["spinal", "core"] = broker
+        self.address = address
+        self.counters = SessionCounters()
+        self._filters = tuple(filters)
+        self._on_packet = on_packet
+        self._on_connect = on_connect
+        self._limits = limits or Limits()
+        self._clock = clock
+        self._sink: Sink = self._queue
+        self._incoming: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._outbox = Outbox(self._limits.outgoing)
+        self._waiting = asyncio.Event()
+        self._confirmed = asyncio.Event()
+        self._unconfirmed: dict[int, Outgoing] = {}
+        self._up = asyncio.Event()
+        self._failure: Exception | None = None
+        self._failed = asyncio.Event()
+        # Jitter only has to differ between parts: no secret, and no need to repeat it.
+        self._backoff = Backoff(
+            self._limits.backoff_base_ms,
+            self._limits.backoff_cap_ms,
+            Random().random,  # noqa: S311  see above
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session is connected and subscribed."""
+        return self._up.is_set()
+
+    @property
+    def backlog(self) -> int:
+        """Messages that wait to be sent or confirmed."""
+        return len(self._outbox) + len(self._unconfirmed)
+
+    async def wait_connected(self) -> None:
+        """Wait until the session is connected and subscribed."""
+        await self._up.wait()
+
+    def attach(self, sink: Sink, on_connect: OnConnect | None = None) -> None:
+        """Give every delivery to `sink`, which bounds, handles and acknowledges them itself."""
+        self._sink = sink
+        self._on_connect = on_connect or self._on_connect
+
+    def post(self, message: Outgoing) -> None:
+        """Queue a message; `message.done` tells how it went. Never waits.
+
+        It goes out in the order of the posts, once the session is connected and while it lives. A
+        full queue sheds the oldest message of the lowest priority.
+        """
+        self._settle_shed(self._outbox.push(message))
+        self._waiting.set()
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 0,
+        retain: bool = False,
+        expiry_ms: int | None = None,
+        deadline_s: float = 5.0,
+    ) -> None:
+        """Publish, and wait until the broker has it (QoS 1) or the socket took it (QoS 0).
+
+        Raises:
+            PublishDeniedError: The broker forbids it.
+            PublishTimeoutError: Not confirmed by the deadline; it may arrive yet.
+            PublishError: Refused for another reason, expired, or shed.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: PublishError | None) -> None:
+            if not future.done():
+                future.set_exception(error) if error else future.set_result(None)
+
+        expires_ms = None if expiry_ms is None else self._clock() + expiry_ms
+        self.post(Outgoing(topic, payload, qos, retain, expires_ms=expires_ms, done=done))
+        try:
+            async with asyncio.timeout(deadline_s):
+                await future
+        except TimeoutError as error:
+            raise PublishTimeoutError(
+                f"not confirmed after {deadline_s:g} s", where=topic, hint="is the broker up?"
+            ) from error
+
+    async def run(self) -> Never:
+        """Keep the session up until cancelled.
+
+        Raises:
+            SubscriptionRefusedError: The broker refused a filter.
+            Exception: Whatever `on_packet`, `on_connect`, a sink or a message's `done` raised.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if self._on_packet is not None:
+                    tasks.create_task(self._dispatch(self._on_packet), name="dispatch")
+                tasks.create_task(self._stay_connected(), name=f"{self.identity} {self.broker}")
+        except BaseExceptionGroup as group:
+            raise first_failure(group) from group
+        raise AssertionError("a session ends by cancellation or by an error")
+
+    async def _stay_connected(self) -> Never:
+        while True:
+            started_ms = self._clock()
+            try:
+                await self._serve()
+            except aiomqtt.MqttError as error:
+                self.counters.failures += 1
+                _LOG.warning(
+                    "%s: %s at %s:%d: %s",
+                    self.identity, self.broker, self.address.host, self.address.port, error,
+                )  # fmt: skip
+            if self._clock() - started_ms >= self._limits.stable_ms:
+                self._backoff.reset()
+            await asyncio.sleep(self._backoff.next_ms() / 1000)
+
+    async def _serve(self) -> None:
+        def deliver(message: MQTTMessage) -> None:
+            self._keep_failure(self._receive, client, message)
+
+        def confirm(mid: int, code: ReasonCode) -> None:
+            self._keep_failure(self._confirm, mid, code)
+
+        client = Client(self.address, self.identity, self._limits, deliver, confirm)
+        try:
+            async with client:
+                await self._subscribe(client)
+                self.counters.connects += 1
+                await self._until_gone(client)
+        finally:
+            self._up.clear()
+            client.release()
+            self._take_back()
+
+    async def _until_gone(self, client: Client) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(client.disconnected(), name="link")
+                tasks.create_task(self._send_all(client), name="sender")
+                tasks.create_task(self._greet(), name="greeting")
+                tasks.create_task(self._raise_failure(), name="failure")
+        except BaseExceptionGroup as group:
+            raise first_failure(group) from group
+
+    def _keep_failure(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:  # noqa: BLE001  aiomqtt would take it for a broken link; `run` raises it
+            self._failure = self._failure or error
+            self._failed.set()
+
+    async def _raise_failure(self) -> Never:
+        await self._failed.wait()
+        assert self._failure is not None  # noqa: S101  set before the event
+        raise self._failure
+
+    async def _greet(self) -> None:
+        if self._on_connect is not None:
+            await self._on_connect()
+        self._up.set()
+
+    async def _subscribe(self, client: Client) -> None:
+        if not self._filters:
+            return
+        codes = await client.subscribe_all(self._filters)
+        for wanted, code in zip(self._filters, codes, strict=True):
+            if code.value >= _FAILURE:
+                raise SubscriptionRefusedError(
+                    f"{self.broker} broker: {code} (0x{code.value:02x}) for {self.identity}",
+                    where=wanted.topic,
+                    hint="does its role subscribe there in topics.json?",
+                )
+
+    def _receive(self, client: Client, message: MQTTMessage) -> None:
+        self.counters.received += 1
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            # Never again: a broker that lets such a topic through would send it once more.
+            self.counters.dropped += 1
+            client.acknowledge(message)
+            return
+        packet = Packet(self.broker, topic, bytes(message.payload), message.retain)
+        self._sink(Delivery(client, message, packet))
+
+    def _queue(self, delivery: Delivery) -> None:
+        room = self._limits.incoming - (0 if delivery.qos else self._limits.receive_maximum)
+        if len(self._incoming) >= max(1, room) and not delivery.qos:
+            self.counters.dropped += 1
+            return
+        self._incoming.append(delivery)
+        self._arrived.set()
+
+    async def _dispatch(self, on_packet: OnPacket) -> Never:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._incoming:
+                delivery = self._incoming.popleft()
+                await on_packet(delivery.packet)
+                delivery.acknowledge()
+
+    async def _send_all(self, client: Client) -> Never:
+        in_flight = min(self._limits.in_flight, client.broker_receive_maximum)
+        while True:
+            while not self._outbox:
+                self._waiting.clear()
+                await self._waiting.wait()
+            while len(self._unconfirmed) >= in_flight:
+                self._confirmed.clear()
+                await self._confirmed.wait()
+            if client.unsent >= self._limits.unsent:
+                await client.drained()
+            # What waits may be shed meanwhile.
+            if self._outbox:
+                self._send(client, self._outbox.pop())
+
+    def _send(self, client: Client, message: Outgoing) -> None:
+        expiry_s = None
+        if message.expires_ms is not None:
+            left_ms = message.expires_ms - self._clock()
+            if left_ms <= 0:
+                self.counters.expired += 1
+                message.finish(MessageExpiredError("expired unsent", where=message.topic))
+                return
+            expiry_s = -(-left_ms // 1000)
+        try:
+            mid = client.send(
+                message.topic,
+                message.payload,
+                message.qos,
+                retain=message.retain,
+                expiry_s=expiry_s,
+            )
+        except aiomqtt.MqttError:
+            self._settle_shed(self._outbox.put_back(message))
+            raise
+        if message.qos:
+            self._unconfirmed[mid] = message
+        else:
+            self.counters.published += 1
+            message.finish(None)
+
+    def _confirm(self, mid: int, code: ReasonCode) -> None:
+        message = self._unconfirmed.pop(mid, None)
+        if message is None:
+            return
+        self._confirmed.set()
+        if code.value < _FAILURE:
+            self.counters.published += 1
+            message.finish(None)
+            return
+        denied = code.value == _NOT_AUTHORIZED
+        self.counters.denied += denied
+        self.counters.refused += not denied
+        _LOG.warning("%s: %s refused %s: %s", self.identity, self.broker, message.topic, code)
+        error = PublishDeniedError if denied else PublishError
+        message.finish(
+            error(
+                f"{code} (0x{code.value:02x}) for {self.identity}",
+                where=message.topic,
+                hint="does its role publish there in topics.json?" if denied else "",
+            )
+        )
+
+    def _take_back(self) -> None:
+        for message in reversed(self._unconfirmed.values()):
+            self.counters.resent += 1
+            self._settle_shed(self._outbox.put_back(message))
+        self._unconfirmed.clear()
+        self._confirmed.set()
+
+    def _settle_shed(self, message: Outgoing | None) -> None:
+        if message is not None:
+            self.counters.shed += 1
+            message.finish(MessageShedError("the outbox is full", where=message.topic))

@@ -1,0 +1,336 @@
+"""The one I/O loop of a plane: sessions, guard, core, store and reject lane around one task."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Final, Never, Protocol
+
+from nervus.bus.errors import OfferTimeoutError, PublishDeniedError, PublishError
+from nervus.bus.failure import first_failure
+from nervus.bus.journal import Journal
+from nervus.bus.outbox import Outgoing
+from nervus.bus.session import Delivery, Session
+from nervus.wire import Connected, Guard, Packet, Publish, Rejected, RejectLane, denied, encode
+from nervus.wire.topic_parser import parse
+
+TICK_MS: Final = 50
+_BATCH: Final = 64
+
+Commit = Callable[[Sequence[Any]], Awaitable[object]]
+
+
+class Core(Protocol):
+    """A pure state machine.
+
+    An event is an `Accepted`, a `Removed`, a `Connected`, or what was offered. Effects are
+    `Publish`, `Rejected`, and whatever the plane's own `commit` understands.
+    """
+
+    def step(self, event: Any, now_ms: int, /) -> Sequence[Any]:
+        """Take one event at `now_ms`, unix milliseconds that never run backwards."""
+        ...
+
+    def tick(self, now_ms: int, /) -> Sequence[Any]:
+        """Let time pass; called at least every 50 ms."""
+        ...
+
+
+@dataclass(slots=True)
+class ShellCounters:
+    """What a shell has done since it was made."""
+
+    packets: int = 0
+    steps: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    published: int = 0
+    unpublished: int = 0
+    commits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    event: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What waits for a commit: then it is published, then acknowledged."""
+
+    commit: asyncio.Future[object] | None
+    publishes: tuple[Publish, ...]
+    delivery: Delivery | None
+
+
+class Shell:
+    """Runs a core: one task steps it, so it never sees two events at once.
+
+    A packet is judged, stepped, its effects committed, then published, then acknowledged; in this
+    order, and each in the order of the packets. Commits overlap: the next packet is stepped while
+    the last one is written, so that a store can group them. Any exception of core, commit or
+    session ends `run`: whoever supervises the process starts it anew from its store.
+
+    Args:
+        core: What is run.
+        sessions: One for each broker; the shell attaches itself to them.
+        guard: Judges every packet.
+        lane: Turns rejects into events for reflect.
+        commit: Makes effects other than Publish and Rejected durable; called once for each step
+            that has some, in order, and awaited before anything of that step is published.
+        confirmed: Called when the broker has a QoS 1 message, with the effect it came from.
+        journal: Records every input.
+        clock: Unix milliseconds; may jump, the core's time does not run backwards.
+    """
+
+    inbox_limit: ClassVar[int] = 8_192
+    """Packets or events not yet stepped; beyond it QoS 0 is dropped as queue_full."""
+
+    commit_limit: ClassVar[int] = 1_024
+    """Steps not yet committed; beyond it no further packet is stepped."""
+
+    def __init__(
+        self,
+        core: Core,
+        sessions: Sequence[Session],
+        guard: Guard,
+        lane: RejectLane,
+        *,
+        commit: Commit | None = None,
+        confirmed: Callable[[Publish], None] | None = None,
+        journal: Journal | None = None,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.counters = ShellCounters()
+        self._core = core
+        self._sessions: dict[str, Session] = {session.broker: session for session in sessions}
+        self._guard = guard
+        self._lane = lane
+        self._commit = commit
+        self._confirmed = confirmed
+        self._journal = journal
+        self._clock = clock
+        self._now_ms = 0
+        self._tick_due_ms = 0
+        self._urgent: deque[Delivery | Connected | _Offer] = deque()
+        self._bulk: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._uncommitted: asyncio.Queue[_Batch] = asyncio.Queue()
+        self._committing = 0
+        self._committed = asyncio.Event()
+        for session in sessions:
+            session.attach(self._receive, partial(self._connected, Connected(session.broker)))
+
+    async def offer(self, event: Any, *, deadline_s: float = 5.0) -> None:
+        """Give the core an event that did not come by MQTT; it is stepped before bulk packets.
+
+        Raises:
+            OfferTimeoutError: The inbox stayed full for `deadline_s`.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                while len(self._urgent) >= self.inbox_limit:
+                    self._room.clear()
+                    await self._room.wait()
+        except TimeoutError as error:
+            raise OfferTimeoutError(
+                f"the inbox stayed full for {deadline_s:g} s",
+                where=type(event).__name__,
+                hint="the plane is overloaded",
+            ) from error
+        self._urgent.append(_Offer(event))
+        self._arrived.set()
+
+    async def run(self, on_ready: Callable[[], None] | None = None) -> Never:
+        """Run until cancelled; `on_ready` is called once every session is subscribed.
+
+        Raises:
+            Exception: Whatever ended a session, the core or a commit.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for session in self._sessions.values():
+                    tasks.create_task(session.run(), name=f"session {session.broker}")
+                tasks.create_task(self._consume(), name="core")
+                tasks.create_task(self._publish_committed(), name="publisher")
+                if on_ready is not None:
+                    tasks.create_task(self._tell_ready(on_ready), name="readiness")
+        except BaseExceptionGroup as group:
+            raise first_failure(group) from group
+        raise AssertionError("a shell ends by cancellation or by an error")
+
+    async def _tell_ready(self, on_ready: Callable[[], None]) -> None:
+        for session in self._sessions.values():
+            await session.wait_connected()
+        on_ready()
+
+    async def _connected(self, event: Connected) -> None:
+        self._urgent.append(event)
+        self._arrived.set()
+
+    def _receive(self, delivery: Delivery) -> None:
+        self.counters.packets += 1
+        if delivery.qos:
+            # Bounded by the session's receive maximum.
+            self._urgent.append(delivery)
+        elif len(self._bulk) < self.inbox_limit:
+            self._bulk.append(delivery)
+        else:
+            self.counters.dropped += 1
+            self._reject(_queue_full(delivery.packet), self._time())
+            return
+        self._arrived.set()
+
+    async def _consume(self) -> Never:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_MS / 1000):
+                    await self._arrived.wait()
+            self._arrived.clear()
+            await self._drain()
+            self._tick_if_due(self._time())
+
+    async def _drain(self) -> None:
+        while self._urgent or self._bulk:
+            for _ in range(_BATCH):
+                if self._urgent:
+                    await self._take(self._urgent.popleft())
+                elif self._bulk:
+                    await self._take(self._bulk.popleft())
+                else:
+                    break
+            self._room.set()
+            self._tick_if_due(self._time())
+            # Sockets are read between batches, or a flood would starve them.
+            await asyncio.sleep(0)
+
+    def _tick_if_due(self, now_ms: int) -> None:
+        if now_ms < self._tick_due_ms:
+            return
+        self._tick_due_ms = now_ms + TICK_MS
+        if self._journal is not None:
+            self._journal.tick(now_ms)
+        self._apply(self._core.tick(now_ms), now_ms, None)
+        for publish in self._lane.tick(now_ms):
+            self._post(publish)
+
+    async def _take(self, item: Delivery | Connected | _Offer) -> None:
+        now_ms = self._time()
+        match item:
+            case Delivery():
+                self._take_packet(item, now_ms)
+            case Connected():
+                self._step(item, now_ms, None, "connected")
+            case _Offer():
+                self._step(item.event, now_ms, None, "offer")
+        while self._committing >= self.commit_limit:
+            self._committed.clear()
+            await self._committed.wait()
+
+    def _take_packet(self, delivery: Delivery, now_ms: int) -> None:
+        if self._journal is not None:
+            self._journal.packet(now_ms, delivery.packet)
+        verdict = self._guard.judge(delivery.packet, now_ms)
+        if isinstance(verdict, Rejected):
+            self._reject(verdict, now_ms)
+            delivery.acknowledge()
+            return
+        self.counters.steps += 1
+        self._apply(self._core.step(verdict, now_ms), now_ms, delivery)
+
+    def _step(self, event: Any, now_ms: int, delivery: Delivery | None, kind: str) -> None:
+        if self._journal is not None:
+            self._journal.event(now_ms, kind, event)
+        self.counters.steps += 1
+        self._apply(self._core.step(event, now_ms), now_ms, delivery)
+
+    def _apply(self, effects: Sequence[Any], now_ms: int, delivery: Delivery | None) -> None:
+        publishes, durable = [], []
+        for effect in effects:
+            if isinstance(effect, Publish):
+                publishes.append(effect)
+            elif isinstance(effect, Rejected):
+                self._reject(effect, now_ms)
+            else:
+                durable.append(effect)
+        batch = _Batch(self._start_commit(durable), tuple(publishes), delivery)
+        if batch.commit is None and not self._committing:
+            self._finish(batch)
+        elif batch.commit is not None or publishes or delivery is not None:
+            self._committing += 1
+            self._uncommitted.put_nowait(batch)
+
+    def _start_commit(self, durable: Sequence[Any]) -> asyncio.Future[object] | None:
+        if not durable:
+            return None
+        if self._commit is None:
+            raise TypeError(f"{type(durable[0]).__name__} is an effect that nobody commits")
+        self.counters.commits += 1
+        return asyncio.ensure_future(self._commit(durable))
+
+    async def _publish_committed(self) -> Never:
+        while True:
+            batch = await self._uncommitted.get()
+            if batch.commit is not None:
+                await batch.commit
+            self._finish(batch)
+            self._committing -= 1
+            self._committed.set()
+
+    def _finish(self, batch: _Batch) -> None:
+        for publish in batch.publishes:
+            self._post(publish)
+        if batch.delivery is not None:
+            batch.delivery.acknowledge()
+
+    def _reject(self, rejected: Rejected, now_ms: int) -> None:
+        self.counters.rejected += 1
+        for publish in self._lane.step(rejected, now_ms):
+            self._post(publish)
+
+    def _post(self, publish: Publish) -> None:
+        session = self._sessions.get(publish.on)
+        if session is None:
+            raise TypeError(f"{publish.address.topic}: no session on the {publish.on} broker")
+        self.counters.published += 1
+        life_ms = publish.expiry_ms
+        session.post(
+            Outgoing(
+                publish.address.topic,
+                encode(publish.message),
+                publish.qos,
+                publish.address.spec.retained,
+                publish.message.meta.priority or "normal",
+                None if life_ms is None else self._time() + life_ms,
+                partial(self._published, publish),
+            )
+        )
+
+    def _published(self, publish: Publish, error: PublishError | None) -> None:
+        if error is not None:
+            self.counters.unpublished += 1
+            if isinstance(error, PublishDeniedError):
+                self._reject(denied(publish), self._time())
+        elif publish.qos and self._confirmed is not None:
+            self._confirmed(publish)
+
+    def _time(self) -> int:
+        self._now_ms = max(self._now_ms, self._clock())
+        return self._now_ms
+
+
+def _queue_full(packet: Packet) -> Rejected:
+    return Rejected(
+        reason_code="queue_full",
+        stage="queue",
+        reason="more came than this part can take",
+        packet=packet,
+        address=parse(packet.topic),
+        source=None,
+        message_id=None,
+        contract=None,
+    )

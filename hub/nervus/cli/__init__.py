@@ -1,0 +1,5 @@
+"""The `nervus` command."""
+
+from nervus.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,39 @@
+"""`nervus doctor`: what is wrong with this machine, and what to do."""
+
+from typing import Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nervus.cli.options import State
+from nervus.runtime.doctor import Finding, Verdict, examine
+
+_STYLES: Final = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILURE: "bold red"}
+
+
+def doctor(state: State) -> None:
+    """Check programs, settings, ports, certificates, permissions, disk and clock.
+
+    The exit code is 1 when something must be put right, else 0.
+
+    [bold]Examples[/bold]
+
+      nervus doctor
+
+      nervus doctor --state /tmp/house
+    """
+    findings = examine(state)
+    Console().print(_table(findings))
+    failed = any(finding.verdict is Verdict.FAILURE for finding in findings)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table("", "what", "found", "to do", box=None, pad_edge=False)
+    for finding in findings:
+        style = _STYLES[finding.verdict]
+        table.add_row(
+            f"[{style}]{finding.verdict.value}[/]", finding.what, finding.found, finding.hint
+        )
+    return table

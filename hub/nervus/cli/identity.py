@@ -1,0 +1,169 @@
+"""`nervus identity`: who takes part."""
+
+import shlex
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nervus.cli.options import State
+from nervus.runtime.brokers import refresh_rights
+from nervus.runtime.files import make_private_folder, write_private
+from nervus.runtime.identity import Authority, Identity
+from nervus.runtime.revocation import revoke as revoke_identity
+from nervus.runtime.services import SERVICES
+from nervus.runtime.settings import Settings
+from nervus.runtime.state import BrokerName, StateFolder
+from nervus.wire.topic import TopicSpec
+from nervus.wire.topics import ROLES, TOPICS
+
+app: Final = typer.Typer(
+    help="Issue and revoke certificates, list who takes part.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.command()
+def issue(
+    name: Annotated[str, typer.Argument(help="1 to 64 of A-Z a-z 0-9 _ -")],
+    role: Annotated[str, typer.Option(help=f"One of: {', '.join(ROLES)}.")],
+    state: State,
+    scope: Annotated[
+        str | None, typer.Option(help="For boards: the place it speaks for, as room/kitchen.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also copy key and certificates there.")
+    ] = None,
+) -> None:
+    """Let a part or board join: a certificate, and rights on both brokers at once.
+
+    A name that exists gets a new key and certificate.
+
+    [bold]Examples[/bold]
+
+      nervus identity issue lamp-logic --role consumer
+
+      nervus identity issue kitchen-1 --role board --scope room/kitchen --out ./kitchen-1
+    """
+    folder = StateFolder.open(state)
+    settings = Settings.load(folder.settings_file)
+    authority = Authority.create(folder)
+    identity = authority.issue(name, role, scope)
+    told = refresh_rights(folder, settings, authority)
+    if out is not None:
+        identity = _copy(identity, out)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold green]Issued[/] {name} as {role}{f' of {scope}' if scope else ''}.")
+    for label, path in (("key", identity.key), ("cert", identity.cert), ("ca", identity.ca)):
+        console.print(f"  {label:7} {path}", markup=False)
+    console.print(f"  until   {identity.not_after:%Y-%m-%d}", markup=False)
+    console.print(
+        f"  rights  in force on {' and '.join(told)}"
+        if told
+        else "  rights  in force at the next start of the brokers",
+        markup=False,
+    )
+    command = example_command(identity, settings)
+    if command is not None:
+        console.print("Try it:", markup=False)
+        console.print(f"  {command}", markup=False)
+
+
+@app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="An identity of `nervus identity list`.")],
+    state: State,
+) -> None:
+    """Shut a part or board out, at once and for good; brokers that run restart for it.
+
+    Every certificate of that name is refused from now on. Issue the name anew to let it join again.
+
+    [bold]Examples[/bold]
+
+      nervus identity revoke kitchen-1
+    """
+    folder = StateFolder.open(state)
+    settings = Settings.load(folder.settings_file)
+    revocation = revoke_identity(folder, settings, Authority.create(folder), name)
+    console = Console(highlight=False, soft_wrap=True)
+    number = len(revocation.certificates)
+    console.print(f"[bold green]Revoked[/] {name}: {number} certificate{'s'[: number != 1]}.")
+    console.print(
+        f"  in force on {' and '.join(revocation.restarted)}, which restarted: all sessions of "
+        f"{name} are cut"
+        if revocation.restarted
+        else "  in force at the next start of the brokers",
+        markup=False,
+    )
+    services = {one.name for service in SERVICES.values() for one in service.identities}
+    if name in services:
+        console.print(
+            f"  {name} is a part of the hub: `nervus up` issues it anew at its next start"
+        )
+
+
+@app.command("list")
+def list_identities(state: State) -> None:
+    """List who takes part, in which role, and until when, and who was revoked."""
+    folder = StateFolder.open(state)
+    authority = Authority.create(folder)
+    table = Table("name", "role", "scope", "expires", "remark", box=None, pad_edge=False)
+    for identity in authority.identities():
+        days = (identity.not_after - datetime.now(UTC)).days
+        table.add_row(
+            identity.name,
+            identity.role or "(broker)",
+            identity.scope or "",
+            f"{identity.not_after:%Y-%m-%d} ({days} days)",
+            authority.problem(identity) or "",
+        )
+    for gone in authority.revoked():
+        table.add_row(
+            gone.name,
+            gone.role,
+            gone.scope or "",
+            f"{gone.not_after:%Y-%m-%d}",
+            f"revoked on {gone.revoked_at:%Y-%m-%d}",
+        )
+    Console(soft_wrap=True).print(table)
+
+
+def example_command(identity: Identity, settings: Settings) -> str | None:
+    """Return a mosquitto_sub command that shows what an identity may read, if anything."""
+    readable = [spec for spec in TOPICS if identity.role in spec.subscribe]
+    if not readable:
+        return None
+    spec = min(readable, key=_preference)
+    broker: BrokerName = "core" if "core" in spec.brokers else "spinal"
+    listener = settings.brokers.get(broker)
+    scope_level, _, scope = (identity.scope or "").partition("/")
+    levels = {"identity": identity.name}
+    if identity.role == "board":
+        levels = {"device_id": identity.name, "scope_level": scope_level, "scope": scope}
+        if spec.board_scope_is_device:
+            levels |= {"scope_level": "device", "scope": identity.name}
+    words = ["mosquitto_sub", "-h", listener.connect_host, "-p", str(listener.port)]
+    words += ["--cafile", str(identity.ca), "--cert", str(identity.cert)]
+    words += ["--key", str(identity.key), "-V", "mqttv5", "-q", "1", "-v"]
+    words += ["-t", spec.filter(**levels)]
+    return shlex.join(words)
+
+
+def _preference(spec: TopicSpec) -> tuple[bool, bool]:
+    """Prefer the stream behind the gate, then the core broker."""
+    return spec.name != "gated_relay", "core" not in spec.brokers
+
+
+def _copy(identity: Identity, out: Path) -> Identity:
+    target = out.absolute()
+    if not target.exists():
+        make_private_folder(target)
+    for source in sorted(identity.folder.iterdir()):
+        write_private(target / source.name, source.read_bytes())
+    return replace(identity, folder=target)

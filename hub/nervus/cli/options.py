@@ -1,0 +1,19 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nervus.runtime.state import StateFolder
+
+State = Annotated[
+    Path,
+    typer.Option(
+        "--state",
+        metavar="DIR",
+        help="The state folder: settings, keys, stores. Also $NERVUS_STATE.",
+        default_factory=StateFolder.default_path,
+        show_default=str(Path("~/.local/state/nervus")),
+    ),
+]

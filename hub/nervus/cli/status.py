@@ -1,0 +1,56 @@
+"""`nervus status`: what runs."""
+
+import json
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nervus.cli.options import State
+from nervus.errors import NervusError
+from nervus.runtime.state import StateFolder
+from nervus.runtime.supervisor import read_status
+
+
+class NotRunningError(NervusError):
+    """No supervisor runs on this state folder."""
+
+
+def status(
+    state: State,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show brokers and services, how long they run and how often they were restarted.
+
+    The exit code is 0 when all of them serve, else 1.
+
+    [bold]Examples[/bold]
+
+      nervus status
+
+      nervus status --json
+    """
+    folder = StateFolder.open(state)
+    current = read_status(folder)
+    if current is None:
+        raise NotRunningError("nothing runs here", where=str(folder.path), hint="start: nervus up")
+    children = current["children"]
+    if as_json:
+        typer.echo(json.dumps(current))
+    else:
+        table = Table("name", "state", "pid", "for", "restarts", "recoveries", box=None)
+        for child in children:
+            seconds = max(0, int(time.time() - child["since"]))
+            table.add_row(
+                child["name"],
+                child["state"],
+                str(child["pid"] or ""),
+                f"{seconds} s",
+                str(child["restarts"]),
+                str(child["recoveries"]),
+            )
+        Console(soft_wrap=True).print(table)
+    raise typer.Exit(0 if all(child["state"] == "ready" for child in children) else 1)

@@ -1,0 +1,228 @@
+"""Runs the demo: a whole system in a state folder, its boards, its script and its picture."""
+
+import asyncio
+import copy
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from nervus.bus import BrokerAddress, first_failure
+from nervus.demo.house import BOARDS, INTRUDER, INTRUDER_SCOPE, POLICY, Board
+from nervus.demo.intruder import Intruder
+from nervus.demo.parts import ROLES, Clock, Consumer, Diagnostics, Gatekeeper, Observer, Part
+from nervus.demo.script import Script
+from nervus.demo.tally import BoardView, Tally
+from nervus.errors import NervusError
+from nervus.reflect import Quarantine
+from nervus.runtime.brokers import brokers
+from nervus.runtime.state import BrokerName
+from nervus.runtime.supervisor import read_status
+from nervus.runtime.system import prepare, run_system, service_children
+from nervus.simulator import Identity, VirtualBoard
+
+START_S: Final = 30.0
+BOARDS_ONLINE_S: Final = 20.0
+LAST_OUTCOMES_S: Final = 12.0
+
+
+class DemoError(NervusError):
+    """The demo did not come up."""
+
+
+class Demo:
+    """One run. `tally`, `clock` and `over` are there from the start, for whoever draws."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tally = Tally(boards={board.device_id: BoardView() for board in BOARDS})
+        self.clock = Clock()
+        self.over = False
+        self._virtual: dict[str, VirtualBoard] = {}
+        self._state, settings, self._authority = prepare(folder)
+        self._settings = settings.model_copy(update={"processes": "separate"})
+
+    async def play(self, seconds: float | None, stop: asyncio.Event) -> tuple[Tally, float]:
+        """Run for so many seconds, or until `stop`; then wait for the last outcomes.
+
+        Returns:
+            The tally as it stood before the house was closed, and the seconds it took.
+
+        Raises:
+            NervusError: Something did not start, or a part failed.
+        """
+        try:
+            return await self._play(seconds, stop)
+        except BaseExceptionGroup as group:
+            raise first_failure(group) from group
+
+    async def _play(self, seconds: float | None, stop: asyncio.Event) -> tuple[Tally, float]:
+        self._furnish()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._system())
+            parts = await stack.enter_async_context(self._parts())
+            boards = await stack.enter_async_context(self._boards())
+            await self._until_online(stop)
+            self.clock.restart()
+            script = Script(boards, *parts, self.tally, self.clock)
+            async with script.playing():
+                await _wait(stop, seconds)
+            await self._last_outcomes(parts[0], stop)
+            await self.refresh()
+            self.over = True
+            return copy.deepcopy(self.tally), self.clock.seconds()
+
+    async def refresh(self) -> None:
+        """Read what nobody publishes: the children's state, the stored rejects, boards' starts."""
+        for name, board in self._virtual.items():
+            self.tally.boards[name].starts = board.starts
+        status = await asyncio.to_thread(read_status, self._state)
+        for child in status["children"] if status else ():
+            self.tally.parts[child["name"]] = (child["state"], child["restarts"])
+        store = self._state.data / "reflect.db"
+        if store.is_file():
+            self.tally.rejects, self.tally.reject_lines = await asyncio.to_thread(_rejects, store)
+
+    def _furnish(self) -> None:
+        for name, role in ROLES.items():
+            self._authority.ensure(name, role)
+        for board in BOARDS:
+            self._authority.ensure(board.device_id, "board", board.scope)
+            for reflex in board.reflexes:
+                path = self.folder / "reflexes" / board.device_id / f"{reflex['reflex_id']}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(reflex, indent=1) + "\n")
+        self._authority.ensure(INTRUDER, "board", INTRUDER_SCOPE)
+        self._state.policy_file.write_text(POLICY)
+        for broker in brokers(self._state, self._settings):
+            broker.write_acl(self._authority.identities())
+
+    @asynccontextmanager
+    async def _system(self) -> AsyncIterator[None]:
+        up, stop = asyncio.Event(), asyncio.Event()
+        system = asyncio.create_task(
+            run_system(
+                self._state,
+                brokers(self._state, self._settings),
+                service_children(self._state, self._settings),
+                stop,
+                on_ready=up.set,
+            ),
+            name="system",
+        )
+        ready = asyncio.create_task(up.wait(), name="system is up")
+        try:
+            await asyncio.wait(
+                {system, ready}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if system.done():
+                await system
+            if not up.is_set():
+                raise DemoError(
+                    f"brokers and services were not ready within {START_S:.0f} s",
+                    where=str(self.folder),
+                    hint="run `nervus doctor`",
+                )
+            yield
+        finally:
+            ready.cancel()
+            stop.set()
+            await system
+
+    @asynccontextmanager
+    async def _parts(self) -> AsyncIterator[tuple[Consumer, Gatekeeper, Intruder]]:
+        tally, clock = self.tally, self.clock
+        consumer = Consumer(self._address("demo", "core"), tally, clock)
+        gatekeeper = Gatekeeper(self._address("demo-gatekeeper", "core"), tally, clock)
+        intruder = Intruder(self._address(INTRUDER, "spinal"), tally, clock)
+        parts: list[Part] = [
+            consumer,
+            gatekeeper,
+            intruder,
+            Diagnostics(self._address("demo-diagnostics", "core"), tally, clock),
+            Observer("spinal", self._address("demo-observer", "spinal"), tally, clock),
+            Observer("core", self._address("demo-observer", "core"), tally, clock),
+        ]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part.session.run()) for part in parts]
+            yield consumer, gatekeeper, intruder
+            for task in tasks:
+                task.cancel()
+
+    @asynccontextmanager
+    async def _boards(self) -> AsyncIterator[dict[str, VirtualBoard]]:
+        listener = self._settings.brokers.get("spinal")
+        async with AsyncExitStack() as stack:
+            for board in BOARDS:
+                files = self._authority.get(board.device_id).folder
+                identity = Identity(files / "cert.der", files / "key.der", files / "ca.der")
+                self._virtual[board.device_id] = await stack.enter_async_context(
+                    VirtualBoard(
+                        self.folder / "boards" / board.device_id,
+                        board.node(listener.connect_host, listener.port),
+                        identity,
+                    )
+                )
+            yield self._virtual
+
+    async def _until_online(self, stop: asyncio.Event) -> None:
+        deadline = self.clock.seconds() + BOARDS_ONLINE_S
+        while not stop.is_set():
+            missing = [board.device_id for board in BOARDS if not self._furnished(board)]
+            if not missing:
+                return
+            if self.clock.seconds() > deadline:
+                raise DemoError(
+                    f"{', '.join(missing)}: not online with reflexes in {BOARDS_ONLINE_S:.0f} s",
+                    where=str(self.folder / "boards"),
+                    hint="read the board's .log file beside its folder",
+                )
+            await asyncio.sleep(0.05)
+
+    def _furnished(self, board: Board) -> bool:
+        view = self.tally.boards[board.device_id]
+        return view.status == "online" and len(view.fires) == len(board.reflexes)
+
+    async def _last_outcomes(self, consumer: Consumer, stop: asyncio.Event) -> None:
+        deadline = self.clock.seconds() + LAST_OUTCOMES_S
+        while self.tally.open_commands() and not stop.is_set():
+            if self.clock.seconds() > deadline:
+                return
+            await consumer.repeat_unanswered()
+            await asyncio.sleep(0.2)
+
+    def _address(self, identity: str, broker: BrokerName) -> BrokerAddress:
+        listener = self._settings.brokers.get(broker)
+        tls = self._authority.get(identity).ssl_context()
+        return BrokerAddress(listener.connect_host, listener.port, tls)
+
+
+@asynccontextmanager
+async def state_folder(path: Path | None) -> AsyncIterator[Path]:
+    """The given folder, or one that is gone afterwards unless something failed."""
+    if path is not None:
+        yield path
+        return
+    made = Path(tempfile.mkdtemp(prefix="nervus-demo-"))
+    yield made
+    await asyncio.to_thread(shutil.rmtree, made)
+
+
+async def _wait(stop: asyncio.Event, seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return
+
+
+def _rejects(store: Path) -> tuple[dict[str, int], list[str]]:
+    with Quarantine.open(store) as quarantine:
+        lines = [
+            f"{each.source or 'somebody'}: {each.reason_code} ({each.stage})"
+            for each in quarantine.latest(3)
+        ]
+        return dict(quarantine.counts()), lines

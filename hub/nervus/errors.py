@@ -1,0 +1,31 @@
+"""The base of every error a person is meant to read."""
+
+from typing import ClassVar
+
+
+class NervusError(Exception):
+    """An expected failure: says what is wrong, where, and what to do about it.
+
+    Args:
+        what: What went wrong, one sentence without a full stop.
+        where: The file, line, address or name it concerns; empty when `what` says it.
+        hint: What the reader can do about it; empty only when nothing can be done.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class UsageError(NervusError):
+    """The caller or the configuration asks for something that is not possible."""
+
+    exit_code = 2

@@ -1,0 +1,128 @@
+"""The command service: policy and reliable over one store, so that they share transactions."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Never
+
+from nervus.bus import Context, Session, Shell, first_failure, plane_settings, subscriptions
+from nervus.policy import audit
+from nervus.policy.core import Policy, RegimeChanged
+from nervus.policy.record import AppendAudit
+from nervus.policy.rules import TEMPLATE, PolicyFileError, Regime, load
+from nervus.policy.settings import PolicySettings
+from nervus.reliable import Committed, Reliable, ReliableService, ReliableSettings, schema
+from nervus.store import Store
+from nervus.wire import Guard, Mint, RejectLane, topics
+
+IDENTITY: Final = "policy"
+TAKES: Final = (topics.COMMAND_REQUEST,)
+STORE_SCHEMA: Final = (schema.SCHEMA + audit.SCHEMA,)
+WATCH_S: Final = 1.0
+"""How often the policy file is looked at."""
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+async def run(context: Context) -> None:
+    """Run policy and reliable until cancelled; the first failure ends both.
+
+    Ending is the answer to every failure of the store: the next start takes up what is durable.
+    """
+    store = Store(context.data / "command.db", STORE_SCHEMA)
+    try:
+        await CommandService(context, store).run()
+    finally:
+        await store.close()
+
+
+class CommandService:
+    """The two cores, their shells, and the store between them."""
+
+    def __init__(self, context: Context, store: Store) -> None:
+        self._context = context
+        self._store = store
+        seed, boot = context.seed, context.boot
+        reliable_mint = Mint("reliable", "reliable", seed=seed, boot=boot)
+        # Two mints of one seed would make the same ids.
+        policy_mint = Mint(IDENTITY, "policy", seed=~seed & (1 << 64) - 1, boot=boot)
+        reliable = Reliable(plane_settings(context, "reliable", ReliableSettings), reliable_mint)
+        self._reliable = ReliableService(context, reliable, reliable_mint, store)
+        self._core = Policy(
+            plane_settings(context, "policy", PolicySettings), policy_mint, reliable
+        )
+        address = context.session_config(IDENTITY, "core")
+        self._shell = Shell(
+            self._core,
+            [Session(IDENTITY, "core", address, filters=subscriptions(TAKES))],
+            Guard(TAKES),
+            RejectLane(policy_mint, context.house),
+            commit=self._commit,
+        )
+        self._serving = 0
+        self._seen: tuple[Regime | None, str] | None = None
+
+    async def run(self) -> Never:
+        """Restore, then run until cancelled."""
+        await asyncio.to_thread(_ensure_policy, self._context.policy_file)
+        now_ms = time.time_ns() // 1_000_000
+        await self._reliable.prepare(now_ms)
+        for event in await self._changes():
+            await self._commit(self._core.step(event, now_ms))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._shell.run(self._ready), name="policy")
+                tasks.create_task(self._reliable.run(self._ready), name="reliable")
+                tasks.create_task(self._watch(), name="policy file")
+        except BaseExceptionGroup as group:
+            raise first_failure(group) from group
+        raise AssertionError("a service ends by cancellation or by an error")
+
+    def _ready(self) -> None:
+        self._serving += 1
+        if self._serving == 2:  # noqa: PLR2004 - policy and reliable
+            self._context.ready()
+
+    async def _commit(self, effects: Sequence[Any]) -> None:
+        """Decision, audit and acceptance in one transaction; then reliable may publish."""
+        records = [effect.record for effect in effects if isinstance(effect, AppendAudit)]
+        handed = [effect for effect in effects if isinstance(effect, Committed)]
+        actions = [effect for effect in effects if not isinstance(effect, AppendAudit | Committed)]
+
+        def write(connection: Any) -> None:
+            audit.append(connection, records)
+            schema.write(connection, actions)
+
+        await self._store.write(write)
+        for event in handed:
+            await self._reliable.shell.offer(event)
+
+    async def _watch(self) -> Never:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            for event in await self._changes():
+                await self._shell.offer(event)
+
+    async def _changes(self) -> list[RegimeChanged]:
+        """Read the policy file; while it is missing or wrong nothing is allowed."""
+        regime, problem = None, ""
+        try:
+            regime = await asyncio.to_thread(load, self._context.policy_file)
+        except PolicyFileError as error:
+            problem = str(error)
+        if (regime, problem) == self._seen:
+            return []
+        self._seen = regime, problem
+        if problem:
+            _LOG.error("nothing is allowed: %s", problem)
+        return [RegimeChanged(regime)]
+
+
+def _ensure_policy(path: Path) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE)
+    except FileExistsError:
+        return

@@ -1,0 +1,79 @@
+"""The reflect core: rejects in, batches to keep out. No I/O, no clock."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nervus.reflect.reject import Reject
+from nervus.reflect.settings import ReflectSettings
+from nervus.wire import Accepted, Connected
+
+SOURCE_LIMIT: Final = 1_024
+"""Sources counted by name; what others caused is counted under "*"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Effect: store these rejects, then no more than `limit` rows."""
+
+    rejects: tuple[Reject, ...]
+    limit: int
+
+
+class Reflect:
+    """Collects rejects into batches; what floods was folded where it was rejected."""
+
+    def __init__(self, settings: ReflectSettings) -> None:
+        self._settings = settings
+        self._batch: list[Reject] = []
+        self._due_ms = 0
+        self.reasons: Counter[str] = Counter()
+        """Rejected messages by reason code, since the start."""
+        self.sources: Counter[str] = Counter()
+        """Rejected messages by source, since the start."""
+
+    def step(self, event: Accepted | Connected, now_ms: int) -> Sequence[Keep]:
+        """Take one RejectEvent."""
+        if isinstance(event, Connected):
+            return []
+        message: Any = event.message
+        reject = _reject(message, now_ms)
+        self.reasons[reject.reason_code] += reject.count
+        self.sources[self._counted(reject.source or "")] += reject.count
+        if not self._batch:
+            self._due_ms = now_ms + self._settings.batch_ms
+        self._batch.append(reject)
+        return self._flush() if len(self._batch) >= self._settings.batch_rows else []
+
+    def tick(self, now_ms: int) -> Sequence[Keep]:
+        """Write what has waited for long enough."""
+        return self._flush() if self._batch and now_ms >= self._due_ms else []
+
+    def _flush(self) -> Sequence[Keep]:
+        rejects = tuple(self._batch)
+        self._batch.clear()
+        return [Keep(rejects, self._settings.kept_rows)]
+
+    def _counted(self, source: str) -> str:
+        known = source in self.sources or len(self.sources) < SOURCE_LIMIT
+        return source if known else "*"
+
+
+def _reject(message: Any, now_ms: int) -> Reject:
+    payload, reference = message.payload, message.payload.input_ref
+    return Reject(
+        received_ms=now_ms,
+        reason_code=payload.reason_code,
+        reason=payload.reason,
+        stage=payload.stage,
+        source=reference.source,
+        source_topic=reference.source_topic,
+        message_id=reference.message_id,
+        contract=reference.contract,
+        count=payload.count or 1,
+        window_ms=payload.window_ms,
+        sample=payload.sample,
+        sha256=payload.sha256,
+        reporter=message.meta.source,
+    )

@@ -1,0 +1,40 @@
+"""The reliable plane: takes allowed commands to devices, exactly one outcome for each."""
+
+from nervus.reliable import schema
+from nervus.reliable.action import Action, Request
+from nervus.reliable.core import (
+    Committed,
+    Desired,
+    Effect,
+    Grants,
+    Published,
+    Reliable,
+    Standing,
+)
+from nervus.reliable.effects import Durable, ForgetAction, InsertAction, UpdateAction
+from nervus.reliable.reflex_files import ReflexFolder, rule_hash
+from nervus.reliable.reflex_files import load as load_reflexes
+from nervus.reliable.service import ReliableService
+from nervus.reliable.settings import ReliableSettings
+
+__all__ = [
+    "Action",
+    "Committed",
+    "Desired",
+    "Durable",
+    "Effect",
+    "ForgetAction",
+    "Grants",
+    "InsertAction",
+    "Published",
+    "ReflexFolder",
+    "Reliable",
+    "ReliableService",
+    "ReliableSettings",
+    "Request",
+    "Standing",
+    "UpdateAction",
+    "load_reflexes",
+    "rule_hash",
+    "schema",
+]

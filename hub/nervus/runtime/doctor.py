@@ -1,0 +1,205 @@
+"""Examines a machine and a state folder without changing either."""
+
+import os
+import platform
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from shutil import disk_usage, which
+from tempfile import TemporaryFile
+from typing import Final
+
+from nervus import resources
+from nervus.errors import NervusError
+from nervus.runtime.brokers import brokers
+from nervus.runtime.identity import RENEW_BEFORE, Authority
+from nervus.runtime.settings import Settings, port_is_free
+from nervus.runtime.state import StateFolder
+from nervus.runtime.system import require_mosquitto
+
+OLDEST_PYTHON: Final = (3, 11)
+SLOW_FSYNC_MS: Final = 50
+LOW_DISK_BYTES: Final = 200_000_000
+# No clock that was ever set shows a time before this program was written.
+EARLIEST_TIME: Final = datetime(2025, 6, 1, tzinfo=UTC)
+
+
+class Verdict(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `hint` says what to do unless all is well."""
+
+    verdict: Verdict
+    what: str
+    found: str
+    hint: str = ""
+
+
+def examine(path: Path) -> list[Finding]:
+    """Look at everything the system needs, on this machine and in the state folder at `path`."""
+    findings = [check() for check in _MACHINE]
+    if not (path / "nervus.toml").is_file():
+        hint = "nothing to do: the first `nervus up` creates it"
+        return [*findings, Finding(Verdict.WARNING, "state folder", f"none at {path}", hint)]
+    state = StateFolder.open(path)
+    for check in _STATE:
+        try:
+            findings.extend(check(state))
+        except NervusError as error:
+            found = f"{error.where}: {error.what}" if error.where else error.what
+            findings.append(Finding(Verdict.FAILURE, check.__name__[1:], found, error.hint))
+    return findings
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info >= OLDEST_PYTHON:
+        return Finding(Verdict.OK, "Python", found)
+    hint = f"use Python {'.'.join(map(str, OLDEST_PYTHON))} or later"
+    return Finding(Verdict.FAILURE, "Python", found, hint)
+
+
+def _mosquitto() -> Finding:
+    try:
+        version = require_mosquitto()
+    except NervusError as error:
+        return Finding(Verdict.FAILURE, "mosquitto", error.what, error.hint)
+    return Finding(Verdict.OK, "mosquitto", ".".join(map(str, version)))
+
+
+def _mosquitto_clients() -> Finding:
+    if found := which("mosquitto_sub"):
+        return Finding(Verdict.OK, "mosquitto_sub", found)
+    hint = "to look at topics by hand: sudo apt install mosquitto-clients"
+    return Finding(Verdict.WARNING, "mosquitto_sub", "not installed", hint)
+
+
+def _micropython() -> Finding:
+    try:
+        local = resources.find("firmware").parent / ".tools" / "micropython" / "micropython"
+    except NervusError as error:
+        return Finding(Verdict.FAILURE, "firmware", error.what, error.hint)
+    found = str(local) if local.is_file() else which("micropython")
+    if found:
+        return Finding(Verdict.OK, "MicroPython", found)
+    hint = "only simulated boards need it: tools/demo installs it"
+    return Finding(Verdict.WARNING, "MicroPython", "not installed", hint)
+
+
+def _clock() -> Finding:
+    now = datetime.now(UTC)
+    found = f"{now:%Y-%m-%d %H:%M:%S} UTC"
+    if now >= EARLIEST_TIME:
+        return Finding(Verdict.OK, "clock", found)
+    hint = "set the clock (timedatectl), or certificates will not be valid"
+    return Finding(Verdict.FAILURE, "clock", found, hint)
+
+
+def _user() -> Finding:
+    if os.getuid() != 0:
+        return Finding(Verdict.OK, "user", f"uid {os.getuid()}")
+    hint = "outside of tests, run as an ordinary user: nothing here needs root"
+    return Finding(Verdict.WARNING, "user", "root", hint)
+
+
+def _permissions(state: StateFolder) -> Iterator[Finding]:
+    exposed = [
+        path
+        for path in (state.path, state.ca / "key.pem", *state.identities.glob("*/key.*"))
+        if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077
+    ]
+    if exposed:
+        found = f"others may read {exposed[0]}" + (
+            f" and {len(exposed) - 1} more" * (len(exposed) > 1)
+        )
+        hint = f"run: chmod -R go= {state.path}"
+        yield Finding(Verdict.FAILURE, "permissions", found, hint)
+    else:
+        yield Finding(Verdict.OK, "permissions", f"{state.path} is private")
+
+
+def _settings(state: StateFolder) -> Iterator[Finding]:
+    settings = Settings.load(state.settings_file)
+    yield Finding(Verdict.OK, "settings", str(state.settings_file))
+    for broker in brokers(state, settings):
+        what = f"{broker.name} port"
+        address = f"{broker.settings.host}:{broker.settings.port}"
+        if broker.running_pid() is not None:
+            yield Finding(Verdict.OK, what, f"{address} is served")
+        elif port_is_free(broker.settings.host, broker.settings.port):
+            yield Finding(Verdict.OK, what, f"{address} is free")
+        else:
+            hint = f"end that program, or change brokers.{broker.name}.port in nervus.toml"
+            yield Finding(Verdict.FAILURE, what, f"another program listens on {address}", hint)
+
+
+def _certificates(state: StateFolder) -> Iterator[Finding]:
+    authority = Authority(state)
+    identities = authority.identities()
+    for identity in identities:
+        problem = authority.problem(identity)
+        if problem is None:
+            continue
+        expiring = datetime.now(UTC) < identity.not_after < datetime.now(UTC) + RENEW_BEFORE
+        verdict = Verdict.WARNING if expiring else Verdict.FAILURE
+        hint = (
+            "restart the system: it renews its own"
+            if identity.role is None
+            else f"run: nervus identity issue {identity.name} --role {identity.role}"
+            + (f" --scope {identity.scope}" if identity.scope else "")
+        )
+        yield Finding(verdict, f"identity {identity.name}", problem, hint)
+    if identities:
+        first = min(identities, key=lambda identity: identity.not_after)
+        days = (first.not_after - datetime.now(UTC)) // timedelta(days=1)
+        found = f"{len(identities)}, the first ({first.name}) expires in {days} days"
+        yield Finding(Verdict.OK, "certificates", found)
+
+
+def _disk(state: StateFolder) -> Iterator[Finding]:
+    free = disk_usage(state.path).free
+    if free < LOW_DISK_BYTES:
+        found = f"{free // 1_000_000} MB free"
+        yield Finding(Verdict.FAILURE, "disk", found, f"make room on the disk of {state.path}")
+    try:
+        with TemporaryFile(dir=state.data) as file:
+            file.write(bytes(4096))
+            started = time.perf_counter()
+            os.fsync(file.fileno())
+            took_ms = (time.perf_counter() - started) * 1000
+    except OSError as error:
+        hint = "stores cannot promise anything on this disk: use another for the state folder"
+        yield Finding(Verdict.FAILURE, "fsync", str(error), hint)
+        return
+    slow = took_ms > SLOW_FSYNC_MS
+    verdict = Verdict.WARNING if slow else Verdict.OK
+    hint = "commands wait for the disk: use a faster one" if slow else ""
+    yield Finding(verdict, "fsync", f"{took_ms:.1f} ms", hint)
+
+
+_MACHINE: Final[tuple[Callable[[], Finding], ...]] = (
+    _python,
+    _mosquitto,
+    _mosquitto_clients,
+    _micropython,
+    _clock,
+    _user,
+)
+_STATE: Final[tuple[Callable[[StateFolder], Iterator[Finding]], ...]] = (
+    _permissions,
+    _settings,
+    _certificates,
+    _disk,
+)

@@ -1,0 +1,220 @@
+"""The services of the hub: what each is, as whom it connects, and how it is run."""
+
+import asyncio
+import logging
+import secrets
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import ValidationError
+
+from nervus.bus import BrokerAddress, Context
+from nervus.bus.context import Plane
+from nervus.errors import NervusError, UsageError
+from nervus.runtime.grants import Grants
+from nervus.runtime.identity import Authority
+from nervus.runtime.notify import READY, notify
+from nervus.runtime.settings import Settings, broken_rule
+from nervus.runtime.state import BrokerName, StateFolder
+
+Run = Callable[[Context], Coroutine[Any, Any, None]]
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class UnknownServiceError(UsageError):
+    """There is no service of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceIdentity:
+    """As whom a service connects; one identity holds at most one connection to each broker."""
+
+    name: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service: the module whose `run(context)` it is, and its identities."""
+
+    name: str
+    module: str
+    identities: tuple[ServiceIdentity, ...]
+
+
+SERVICES: Final[dict[str, Service]] = {
+    service.name: service
+    for service in (
+        Service(
+            "brainstem", "nervus.brainstem.service", (ServiceIdentity("brainstem", "brainstem"),)
+        ),
+        Service("thalamus", "nervus.thalamus.service", (ServiceIdentity("relay", "relay"),)),
+        # Decision, audit and acceptance are one transaction, so the two planes share a process.
+        Service(
+            "command",
+            "nervus.policy.service",
+            (ServiceIdentity("policy", "policy"), ServiceIdentity("reliable", "reliable")),
+        ),
+        Service("reflect", "nervus.reflect.service", (ServiceIdentity("reflect", "reflect"),)),
+    )
+}
+
+
+@dataclass(slots=True)
+class ServiceContext:
+    """What a service is given: settings, folders, sessions' addresses, and what makes ids.
+
+    Args:
+        name: The service's name.
+        settings: The whole configuration; a plane reads its own table by `table`.
+        state: The state folder.
+        seed: 64 random bits, so that ids made by two starts never meet.
+        boot: When the service started, unix seconds.
+        on_ready: Called by `ready`.
+    """
+
+    name: str
+    settings: Settings
+    state: StateFolder
+    seed: int
+    boot: int
+    on_ready: Callable[[], None]
+    _grants: Grants = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._grants = Grants(self.state)
+
+    @property
+    def house(self) -> str:
+        """Scope of what concerns the whole house."""
+        return self.settings.house
+
+    @property
+    def data(self) -> Path:
+        """Folder of the stores."""
+        return self.state.data
+
+    @property
+    def policy_file(self) -> Path:
+        """What may be commanded by whom."""
+        return self.state.policy_file
+
+    def table(self, plane: Plane) -> dict[str, Any]:
+        """Return a plane's own table of the configuration, unchecked."""
+        table: dict[str, Any] = getattr(self.settings, plane)
+        return table
+
+    def grants(self) -> Mapping[str, str]:
+        """Return the granted `scope_level/scope` of each board; a change shows within 200 ms."""
+        return self._grants.grants()
+
+    def session_config(self, identity: str, broker: BrokerName) -> BrokerAddress:
+        """Return where and as whom to connect.
+
+        Raises:
+            IdentityError: There is no such identity.
+        """
+        listener = self.settings.brokers.get(broker)
+        certificate = Authority(self.state).get(identity)
+        return BrokerAddress(listener.connect_host, listener.port, certificate.ssl_context())
+
+    def ready(self) -> None:
+        """Say that this service serves."""
+        self.on_ready()
+
+
+def find_services(names: Sequence[str]) -> list[Service]:
+    """Return services by name.
+
+    Raises:
+        UnknownServiceError: One of them does not exist.
+    """
+    unknown = [name for name in names if name not in SERVICES]
+    if unknown:
+        raise UnknownServiceError(
+            f"there is no service {unknown[0]!r}", hint=f"the services are {', '.join(SERVICES)}"
+        )
+    return [SERVICES[name] for name in names]
+
+
+def ensure_identities(authority: Authority, services: Iterable[Service]) -> None:
+    """Issue what services connect with, unless it is there and valid."""
+    for service in services:
+        for identity in service.identities:
+            authority.ensure(identity.name, identity.role)
+
+
+async def run_services(state: StateFolder, settings: Settings, services: Sequence[Service]) -> None:
+    """Run services in this process until SIGINT or SIGTERM; the first failure ends all.
+
+    Readiness is told once all of them serve.
+
+    Raises:
+        NervusError: A service cannot work as configured.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    stopping = asyncio.create_task(stop.wait(), name="stop signal")
+    tasks = _start(state, settings, services)
+    try:
+        await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (stopping, *tasks):
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for task, result in zip(tasks, results, strict=True):
+        if isinstance(result, Exception):
+            raise _told(state, result)
+        if result is None and not stop.is_set():
+            raise NervusError(f"the service {task.get_name()} ended without being told to")
+
+
+def _start(
+    state: StateFolder, settings: Settings, services: Sequence[Service]
+) -> list[asyncio.Task[None]]:
+    unready = {service.name for service in services}
+
+    def ready(name: str) -> None:
+        if name in unready:
+            unready.remove(name)
+            _LOG.info("%s is ready", name)
+            if not unready:
+                notify(READY)
+
+    boot = int(time.time())
+    tasks = []
+    for service in services:
+        seed = secrets.randbits(64)
+        told = partial(ready, service.name)
+        context = ServiceContext(service.name, settings, state, seed, boot, told)
+        tasks.append(asyncio.create_task(_entry(service)(context), name=service.name))
+    return tasks
+
+
+def _told(state: StateFolder, error: Exception) -> Exception:
+    """Return the one failure a group holds, and a refused table by its line in the file."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    refusal = error if isinstance(error, ValidationError) else error.__cause__
+    if not isinstance(refusal, ValidationError):
+        return error
+    # A plane's model is named after the plane.
+    plane = refusal.title.removesuffix("Settings").lower()
+    if plane not in get_args(Plane):
+        return error
+    path = state.settings_file
+    return broken_rule(path, path.read_text(encoding="utf-8"), refusal, (plane,))
+
+
+def _entry(service: Service) -> Run:
+    run: Run = import_module(service.module).run
+    return run

@@ -1,0 +1,138 @@
+"""The state folder: everything an installation owns, under one path."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from nervus.errors import UsageError
+from nervus.runtime.files import make_private_folder
+
+BrokerName = Literal["spinal", "core"]
+BROKERS: Final[tuple[BrokerName, ...]] = ("spinal", "core")
+
+
+class StateFolderError(UsageError):
+    """The state folder is missing or cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """Paths of one installation. `create` makes it, `open` takes an existing one."""
+
+    path: Path
+
+    @classmethod
+    def default_path(cls) -> Path:
+        """`$NERVUS_STATE`, else `nervus` in the user's state folder (XDG)."""
+        if named := os.environ.get("NERVUS_STATE"):
+            return Path(named)
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        return Path(base) / "nervus"
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Create the folder tree with mode 0700, or complete an existing one.
+
+        Raises:
+            StateFolderError: The path is a file, or the user may not write there.
+        """
+        state = cls(path.absolute())
+        try:
+            for folder in state._folders():
+                make_private_folder(folder)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StateFolderError(
+                "a file stands where the state folder should be",
+                where=str(error.filename),
+                hint="move it away, or name another folder with --state",
+            ) from error
+        except OSError as error:
+            raise StateFolderError(
+                f"cannot create the state folder ({error.strerror})",
+                where=str(error.filename or path),
+                hint="name a folder you may write with --state",
+            ) from error
+        return state
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Take an existing state folder.
+
+        Raises:
+            StateFolderError: There is none at `path`.
+        """
+        state = cls(path.absolute())
+        if not state.settings_file.is_file():
+            raise StateFolderError(
+                "there is no Nervus state folder here",
+                where=str(state.path),
+                hint="start the system once with `nervus up`, or name the folder with --state",
+            )
+        return state
+
+    @property
+    def settings_file(self) -> Path:
+        """The one configuration file, `nervus.toml`."""
+        return self.path / "nervus.toml"
+
+    @property
+    def policy_file(self) -> Path:
+        """What may be commanded by whom, `policy.toml`."""
+        return self.path / "policy.toml"
+
+    @property
+    def ca(self) -> Path:
+        """The local certificate authority: `cert.pem` and `key.pem`."""
+        return self.path / "ca"
+
+    @property
+    def registry_file(self) -> Path:
+        """Who exists: `identities.json`."""
+        return self.path / "identities.json"
+
+    @property
+    def identities(self) -> Path:
+        """One folder of key and certificates for each identity."""
+        return self.path / "identities"
+
+    @property
+    def data(self) -> Path:
+        """The stores, `*.db`."""
+        return self.path / "data"
+
+    @property
+    def run(self) -> Path:
+        """What lives only while the system runs: status, locks, process ids."""
+        return self.path / "run"
+
+    @property
+    def status_file(self) -> Path:
+        """The supervisor's account of its children, `run/status.json`."""
+        return self.run / "status.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one `nervus up` that runs on this folder."""
+        return self.run / "up.lock"
+
+    def identity(self, name: str) -> Path:
+        """The folder of one identity's key and certificates."""
+        return self.identities / name
+
+    def broker(self, broker: BrokerName) -> Path:
+        """A broker's folder: configuration, ACL, certificate and `data/`."""
+        return self.path / "brokers" / broker
+
+    def _folders(self) -> list[Path]:
+        brokers = [self.broker(broker) for broker in BROKERS]
+        return [
+            self.path,
+            self.ca,
+            self.identities,
+            self.data,
+            self.run,
+            self.path / "brokers",
+            *brokers,
+            *(folder / "data" for folder in brokers),
+        ]

@@ -1,0 +1,260 @@
+"""Runs children under `Supervision`: the shell around the pure core."""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nervus.errors import UsageError
+from nervus.runtime.child import Child, Process
+from nervus.runtime.files import LockedError, locked, write_private
+from nervus.runtime.state import StateFolder
+from nervus.runtime.supervision import (
+    EXIT_MISUSE,
+    ChildState,
+    Effect,
+    Event,
+    Exited,
+    Finished,
+    Kill,
+    Ready,
+    Spawn,
+    Stop,
+    Supervision,
+    Terminate,
+    Timing,
+)
+
+_LOG: Final = logging.getLogger(__name__)
+_CHILD_LOG: Final = "nervus.child"
+
+
+class AlreadyRunningError(UsageError):
+    """Another `nervus up` runs on this state folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStatus:
+    """What `nervus status` tells of a child; `since` is in unix seconds."""
+
+    name: str
+    pid: int | None
+    state: str
+    restarts: int
+    recoveries: int
+    since: float
+    last_exit: int | None
+
+
+@dataclass(slots=True)
+class _Running:
+    child: Child
+    process: Process | None = None
+    since: float = 0.0
+    recoveries: int = 0
+    last_exit: int | None = None
+    last_line: str = ""
+    repeats: int = 0
+
+
+class Supervisor:
+    """Starts children, keeps them running, stops them.
+
+    Args:
+        children: What to run; names are unique.
+        status_file: Where their state is kept for others to read.
+        timing: Pauses and deadlines.
+        on_ready: Called each time all children have become ready.
+    """
+
+    def __init__(
+        self,
+        children: Iterable[Child],
+        status_file: Path,
+        timing: Timing | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._running = {child.name: _Running(child) for child in children}
+        self._status_file = status_file
+        self._on_ready = on_ready
+        stages: dict[int, list[str]] = {}
+        for name, running in self._running.items():
+            stages.setdefault(running.child.stage, []).append(name)
+        self._core = Supervision([stages[stage] for stage in sorted(stages)], timing or Timing())
+        self._finished = asyncio.Event()
+        self._failed: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._was_ready = False
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Run until `stop` is set and every child has ended.
+
+        Returns:
+            0, or 2 when a child refused its settings; then all others were stopped.
+        """
+        try:
+            self._handle(self._core.tick(_now_ms()))
+            waiting = [
+                asyncio.create_task(stop.wait(), name="supervisor stop"),
+                asyncio.create_task(self._finished.wait(), name="supervisor finished"),
+            ]
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
+            if not self._finished.is_set():
+                self._take(Stop())
+            await self._finished.wait()
+        finally:
+            self._end()
+        if self._failed is not None:
+            _LOG.error("%s refused its settings: its last lines say why", self._failed)
+            return EXIT_MISUSE
+        return 0
+
+    def status(self) -> list[ChildStatus]:
+        """Return the state of every child."""
+        return [
+            ChildStatus(
+                name=name,
+                pid=running.process.pid if running.process else None,
+                state=self._core.state(name).value,
+                restarts=self._core.restarts(name),
+                recoveries=running.recoveries,
+                since=running.since,
+                last_exit=running.last_exit,
+            )
+            for name, running in self._running.items()
+        ]
+
+    def _take(self, event: Event) -> None:
+        self._handle(self._core.step(event, _now_ms()))
+
+    def _tick(self) -> None:
+        self._handle(self._core.tick(_now_ms()))
+
+    def _handle(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Spawn(name):
+                    self._spawn(self._running[name])
+                case Terminate(name):
+                    self._signal(name, Process.terminate)
+                case Kill(name):
+                    _LOG.warning("%s missed its deadline: killed", name)
+                    self._signal(name, Process.kill)
+                case Finished(failed):
+                    self._failed = failed
+                    self._finished.set()
+        self._announce()
+        self._arm()
+
+    def _spawn(self, running: _Running) -> None:
+        name = running.child.name
+        running.since = time.time()
+        try:
+            running.process = Process(
+                running.child,
+                on_line=lambda line: self._line(running, line),
+                on_ready=lambda: self._ready(running),
+                on_exit=lambda code: self._exited(running, code),
+            )
+        except OSError as error:
+            _LOG.error("%s cannot be started: %s", name, error)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._take, Exited(name, 1))
+
+    def _signal(self, name: str, send: Callable[[Process], None]) -> None:
+        process = self._running[name].process
+        if process is not None:
+            send(process)
+
+    def _ready(self, running: _Running) -> None:
+        running.since = time.time()
+        self._take(Ready(running.child.name))
+
+    def _exited(self, running: _Running, code: int) -> None:
+        name = running.child.name
+        process, running.process = running.process, None
+        running.since = time.time()
+        running.last_exit = code
+        self._flush_repeats(running)
+        state = self._core.state(name)
+        if state is not ChildState.STOPPING:
+            _LOG.warning("%s ended (%s)", name, _describe(code))
+        recover = running.child.recover
+        if recover is not None and state is ChildState.STARTING and process is not None:
+            done = recover(code, tuple(process.last_lines))
+            if done is not None:
+                running.recoveries += 1
+                _LOG.critical("%s: %s", name, done)
+        self._take(Exited(name, code))
+
+    def _line(self, running: _Running, line: str) -> None:
+        # A corrupt database makes mosquitto write one line thousands of times.
+        if line == running.last_line:
+            running.repeats += 1
+            return
+        self._flush_repeats(running)
+        running.last_line = line
+        logging.getLogger(f"{_CHILD_LOG}.{running.child.name}").info("%s", line)
+
+    def _flush_repeats(self, running: _Running) -> None:
+        if running.repeats:
+            log = logging.getLogger(f"{_CHILD_LOG}.{running.child.name}")
+            log.info("(the line above %d more times)", running.repeats)
+        running.repeats = 0
+        running.last_line = ""
+
+    def _announce(self) -> None:
+        content = {"pid": os.getpid(), "children": [asdict(child) for child in self.status()]}
+        write_private(self._status_file, json.dumps(content, indent=1) + "\n", durable=False)
+        ready = self._core.all_ready
+        if ready and not self._was_ready:
+            self._on_ready()
+        self._was_ready = ready
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._core.next_ms()
+        if due is not None and not self._finished.is_set():
+            delay = max(0, due - _now_ms()) / 1000
+            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for running in self._running.values():
+            if running.process is not None:
+                running.process.destroy()
+                running.process = None
+        self._status_file.unlink(missing_ok=True)
+
+
+def read_status(state: StateFolder) -> dict[str, Any] | None:
+    """Return what the running supervisor of a state folder tells, None when none runs."""
+    try:
+        with locked(state.lock_file, wait=False):
+            return None
+    except LockedError:
+        try:
+            status: dict[str, Any] = json.loads(state.status_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        return status
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def _describe(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

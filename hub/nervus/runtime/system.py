@@ -1,0 +1,140 @@
+"""The whole system as supervised children: two brokers, then the services."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from signal import SIGTERM
+from typing import Final
+
+from nervus.runtime.brokers import (
+    OLDEST_MOSQUITTO,
+    Broker,
+    BrokerError,
+    find_mosquitto,
+    mosquitto_version,
+    prepare_brokers,
+)
+from nervus.runtime.child import Child
+from nervus.runtime.files import LockedError, locked
+from nervus.runtime.identity import Authority
+from nervus.runtime.services import SERVICES, ensure_identities
+from nervus.runtime.settings import Settings, create_settings, port_is_free
+from nervus.runtime.state import StateFolder
+from nervus.runtime.supervision import Timing
+from nervus.runtime.supervisor import AlreadyRunningError, Supervisor
+
+_PORT_WAIT_S: Final = 3.0
+_PORT_PAUSE_S: Final = 0.05
+
+
+def prepare(path: Path) -> tuple[StateFolder, Settings, Authority]:
+    """Create or complete a state folder: settings, authority, services' identities, brokers' files.
+
+    Raises:
+        NervusError: The folder, its settings or its authority cannot be used.
+    """
+    state = StateFolder.create(path)
+    settings = create_settings(state)
+    authority = Authority.create(state)
+    ensure_identities(authority, SERVICES.values())
+    prepare_brokers(state, settings, authority)
+    return state, settings, authority
+
+
+def broker_child(broker: Broker) -> Child:
+    """Return a broker as a child of the first stage."""
+    return Child(
+        name=f"broker-{broker.name}",
+        command=tuple(broker.command()),
+        stage=0,
+        address=(broker.settings.connect_host, broker.settings.port),
+        # It saves its retained messages and always obeys.
+        orphan_signal=SIGTERM,
+        recover=broker.recover,
+    )
+
+
+def service_children(state: StateFolder, settings: Settings) -> list[Child]:
+    """Return the services as children: one for all, or one each where the settings say so."""
+    command = (sys.executable, "-m", "nervus", "run", "--state", str(state.path))
+    if settings.processes == "separate":
+        return [Child(name, (*command, name)) for name in SERVICES]
+    return [Child("services", (*command, *SERVICES))]
+
+
+async def run_system(
+    state: StateFolder,
+    brokers: Iterable[Broker],
+    children: Iterable[Child],
+    stop: asyncio.Event,
+    *,
+    on_ready: Callable[[], None] = lambda: None,
+    timing: Timing | None = None,
+) -> int:
+    """Supervise brokers and further children until `stop` is set and all have ended.
+
+    Returns:
+        0, or 2 when a child refused its settings.
+
+    Raises:
+        AlreadyRunningError: The system already runs on this state folder.
+        BrokerError: mosquitto is missing or too old, or a port is taken.
+    """
+    brokers = list(brokers)
+    require_mosquitto()
+    try:
+        with locked(state.lock_file, wait=False):
+            # A killed supervisor left its own account of children that are gone.
+            state.status_file.unlink(missing_ok=True)
+            await _wait_for_ports(brokers)
+            supervisor = Supervisor(
+                [*(broker_child(broker) for broker in brokers), *children],
+                state.status_file,
+                timing,
+                on_ready,
+            )
+            return await supervisor.run(stop)
+    except LockedError as error:
+        raise AlreadyRunningError(
+            "the system already runs here",
+            where=str(state.path),
+            hint="look at it with `nervus status`, or name another folder with --state",
+        ) from error
+
+
+def require_mosquitto() -> tuple[int, ...]:
+    """Return the version of the installed mosquitto.
+
+    Raises:
+        BrokerError: It is missing or too old.
+    """
+    program = find_mosquitto()
+    version = mosquitto_version(program)
+    if version < OLDEST_MOSQUITTO:
+        raise BrokerError(
+            f"mosquitto {_dotted(version)} is too old",
+            where=str(program),
+            hint=f"install {_dotted(OLDEST_MOSQUITTO)} or later",
+        )
+    return version
+
+
+async def _wait_for_ports(brokers: Iterable[Broker]) -> None:
+    """Give brokers of a killed supervisor a moment to end."""
+    deadline = time.monotonic() + _PORT_WAIT_S
+    for broker in brokers:
+        name, host, port = broker.name, broker.settings.host, broker.settings.port
+        while not port_is_free(host, port):
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    f"another program listens on {host}:{port}, the port of the {name} broker",
+                    where=str(broker.state.settings_file),
+                    hint=f"end it, or change brokers.{name}.port",
+                )
+            await asyncio.sleep(_PORT_PAUSE_S)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in version)

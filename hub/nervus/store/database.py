@@ -1,0 +1,100 @@
+"""Opening a database: durable, private, owned by one process, at the newest schema."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from nervus.store.errors import StoreError
+
+BUSY_MS = 5_000
+
+
+def own(path: Path) -> int:
+    """Become the one process that writes this database; closing the descriptor gives it up.
+
+    Raises:
+        StoreError: Another process has it, or its folder cannot be written.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"cannot be opened ({error.strerror})", where=str(path)) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise StoreError(
+            "another process writes this store",
+            where=str(path),
+            hint="stop it; a store has one owner",
+        ) from error
+    return descriptor
+
+
+def open_writer(path: Path, schema: Sequence[str]) -> sqlite3.Connection:
+    """Open for writing, create what is missing and bring the schema up to date.
+
+    Args:
+        path: The database file.
+        schema: One script for each version, never changed once released; `user_version` counts
+            those that were applied. Scripts hold no BEGIN or COMMIT.
+
+    Raises:
+        StoreError: It cannot be opened, is damaged, or is newer than `schema`.
+    """
+    try:
+        # SQLite gives its journal files the mode of the database.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"cannot be opened ({error})", where=str(path)) from error
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection, path, schema)
+        _sync_folder(path.parent)
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(f"cannot be used ({error})", where=str(path)) from error
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open for reading only; sees what was committed before each statement."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None,
+        check_same_thread=False,
+    )  # fmt: skip
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, schema: Sequence[str]) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(schema):
+        raise StoreError(
+            f"written by a newer version (schema {version}, this program knows {len(schema)})",
+            where=str(path),
+            hint="update the program",
+        )
+    for number, script in enumerate(schema[version:], start=version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\n{script}\n;PRAGMA user_version = {number};\nCOMMIT;"
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    # The file's name must be as durable as its content.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,268 @@
+"""The core of the relay role: driver messages in, what passes the gate out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from nervus.thalamus.contest import Contest, Entrant
+from nervus.thalamus.gate import Decision, judge
+from nervus.thalamus.gates import GateCache
+from nervus.thalamus.settings import ThalamusSettings
+from nervus.thalamus.stream import Merged, Stream
+from nervus.wire import Accepted, Connected, Mint, Publish, Rejected, Removed, topics
+from nervus.wire.bundles import fit
+from nervus.wire.contracts import (
+    Feature,
+    GateState,
+    InputRef,
+    RelayBundle,
+    RelayBundlePayload,
+    RouteDecision,
+    RouteDecisionPayload,
+)
+
+Effect = Publish | Rejected
+
+_HOUSEKEEPING_MS: Final = 1_000
+_SLACK_MS: Final = 100
+
+
+@dataclass(slots=True)
+class RelayCounters:
+    """What the core has decided since it was made."""
+
+    decisions: dict[Decision, int] = field(
+        default_factory=lambda: {"pass": 0, "attenuate": 0, "aggregate": 0, "drop": 0}
+    )
+    relayed: int = 0
+    suppressed: int = 0
+    expired_waiting: int = 0
+
+
+class _StreamKey(NamedTuple):
+    scope_level: str
+    scope: str
+    channel: str
+    principal: str
+    priority: str
+    historical: bool
+
+
+class Relay:
+    """Decides for each driver message by the gates it meets; pure.
+
+    Content is never changed but by merging. Every decision becomes a RouteDecision. A relayed
+    message has a new message_id, `parent_id` names what it came from (`input_refs` when merged),
+    trace and principal go on, and it expires with the earliest of its inputs.
+    """
+
+    def __init__(self, settings: ThalamusSettings, mint: Mint, house: str) -> None:
+        self.counters = RelayCounters()
+        self._settings = settings
+        self._mint = mint
+        self._gates = GateCache(settings, house)
+        self._streams: dict[_StreamKey, Stream] = {}
+        self._contests: dict[tuple[str, str], Contest] = {}
+        self._thresholds = settings.thresholds
+        self._due_ms = 0
+
+    def step(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
+        """Take a driver message, a gate, or the removal of a gate."""
+        effects = self.tick(now_ms)
+        match event:
+            case Accepted(message=RelayBundle()):
+                effects += self._driver(event, now_ms)
+            case Accepted(message=GateState()):
+                rejected = self._gates.put(event)
+                effects += [] if rejected is None else [rejected]
+            case Removed():
+                self._gates.remove(event.address)
+            case Connected():
+                # Gates come again with the subscription; what they said until then still holds.
+                pass
+            case _:
+                raise TypeError(f"the relay takes no {type(event.message).__name__}")
+        return effects
+
+    def tick(self, now_ms: int) -> list[Effect]:
+        """Send what was merged, end contests, forget what has expired."""
+        if now_ms < self._due_ms:
+            return []
+        effects: list[Effect] = []
+        for scope, contest in list(self._contests.items()):
+            if contest.end_ms <= now_ms:
+                del self._contests[scope]
+                effects += self._end(contest, now_ms)
+        for key, stream in self._streams.items():
+            merged = stream.release(now_ms, self._settings.aggregate_ms)
+            if merged is not None:
+                effects += self._send_merged(key, merged, now_ms)
+        self._gates.expire(now_ms)
+        window_ms = self._settings.attenuate_window_ms
+        for key in [k for k, s in self._streams.items() if s.idle(now_ms, window_ms)]:
+            del self._streams[key]
+        due = [now_ms + _HOUSEKEEPING_MS]
+        due += [contest.end_ms for contest in self._contests.values()]
+        due += [s.quiet_until_ms for s in self._streams.values() if s.waiting is not None]
+        self._due_ms = min(due)
+        return effects
+
+    def _driver(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
+        assert event.left_ms is not None  # noqa: S101  the contract requires an end
+        message = event.message
+        gates = self._gates.met(event, now_ms)
+        verdict = judge(
+            message.meta.priority,
+            gates,
+            gatekeeper=self._settings.gatekeeper,
+            thresholds=self._thresholds,
+        )
+        entrant = Entrant(event, verdict, event.received_ms + event.left_ms)
+        if not verdict.contest:
+            return self._route(entrant, now_ms)
+        levels = event.address.levels
+        scope = (levels["scope_level"], levels["scope"])
+        window_ms = self._settings.contest_window_ms
+        contest = self._contests.setdefault(scope, Contest(now_ms - now_ms % window_ms + window_ms))
+        self._due_ms = min(self._due_ms, contest.end_ms)
+        if contest.enter(entrant):
+            return []
+        return self._refuse(entrant, "queue_full", now_ms)
+
+    def _end(self, contest: Contest, now_ms: int) -> list[Effect]:
+        winners = contest.winners(self._settings.contest_winners)
+        effects: list[Effect] = []
+        for entrant in contest.entrants:
+            if entrant.expires_ms <= now_ms:
+                effects += self._expired(entrant, now_ms)
+            elif entrant.channel in winners:
+                effects += self._route(entrant, now_ms)
+            else:
+                effects += self._refuse(entrant, "outcompeted", now_ms)
+        return effects
+
+    def _route(self, entrant: Entrant, now_ms: int) -> Sequence[Effect]:
+        match entrant.verdict.decision:
+            case "pass":
+                return self._send(entrant, now_ms)
+            case "drop":
+                return self._refuse(entrant, "inhibited", now_ms)
+        stream = self._stream(entrant)
+        if stream is None:
+            return self._refuse(entrant, "queue_full", now_ms)
+        if entrant.verdict.decision == "attenuate":
+            limits = self._settings
+            if stream.keeps(now_ms, limits.attenuate_window_ms, limits.attenuate_keep):
+                return self._send(entrant, now_ms)
+            return self._refuse(entrant, "attenuated", now_ms, "attenuate")
+        return self._aggregate(stream, entrant, now_ms)
+
+    def _aggregate(self, stream: Stream, entrant: Entrant, now_ms: int) -> Sequence[Effect]:
+        if stream.ready(now_ms, self._settings.aggregate_ms):
+            return self._send(entrant, now_ms)
+        if entrant.expires_ms <= stream.quiet_until_ms + _SLACK_MS:
+            return self._expired(entrant, now_ms)
+        if not stream.hold(entrant.event.message, entrant.expires_ms):
+            return self._refuse(entrant, "queue_full", now_ms)
+        self._due_ms = min(self._due_ms, stream.quiet_until_ms)
+        return [self._decision(entrant, now_ms, allowed=True, decision="aggregate")]
+
+    def _stream(self, entrant: Entrant) -> Stream | None:
+        meta, levels = entrant.event.message.meta, entrant.event.address.levels
+        # Only what may stand under one envelope is merged.
+        key = _StreamKey(
+            levels["scope_level"], levels["scope"], levels["channel"],
+            meta.principal, meta.priority, bool(meta.historical),
+        )  # fmt: skip
+        stream = self._streams.get(key)
+        if stream is None and len(self._streams) < self._settings.stream_limit:
+            stream = self._streams[key] = Stream()
+        return stream
+
+    def _send(self, entrant: Entrant, now_ms: int) -> Sequence[Effect]:
+        message, levels = entrant.event.message, entrant.event.address.levels
+        whole: RelayBundlePayload = message.payload
+
+        def make(features: Sequence[Feature]) -> Publish:
+            part = whole
+            if len(features) < len(whole.summary_features):
+                part = whole.model_copy(update={"summary_features": list(features)})
+            return self._mint.full(
+                RelayBundle,
+                topics.gated_relay(levels["scope_level"], levels["scope"], levels["channel"]),
+                part,
+                now_ms,
+                cause=message,
+                ttl_ms=entrant.expires_ms - now_ms,
+                historical=message.meta.historical,
+            )
+
+        relayed = fit(whole.summary_features, make)
+        self.counters.relayed += len(relayed)
+        decision = entrant.verdict.decision
+        return [*relayed, self._decision(entrant, now_ms, allowed=True, decision=decision)]
+
+    def _send_merged(self, key: _StreamKey, merged: Merged, now_ms: int) -> Sequence[Publish]:
+        if merged.expires_ms <= now_ms:
+            self.counters.expired_waiting += 1
+            return []
+
+        def make(features: Sequence[Feature]) -> Publish:
+            return self._mint.full(
+                RelayBundle,
+                topics.gated_relay(key.scope_level, key.scope, key.channel),
+                merged.summary.payload(features, merged.input_refs),
+                now_ms,
+                cause=merged.cause,
+                ttl_ms=merged.expires_ms - now_ms,
+                historical=key.historical or None,
+            )
+
+        features = merged.summary.features
+        relayed = fit([features[name] for name in sorted(features)], make)
+        self.counters.relayed += len(relayed)
+        return relayed
+
+    def _expired(self, entrant: Entrant, now_ms: int) -> list[Effect]:
+        self.counters.expired_waiting += 1
+        return self._refuse(entrant, "expires_waiting", now_ms)
+
+    def _refuse(
+        self, entrant: Entrant, reason: str, now_ms: int, decision: Decision = "drop"
+    ) -> list[Effect]:
+        self.counters.suppressed += 1
+        return [self._decision(entrant, now_ms, allowed=False, decision=decision, reason=reason)]
+
+    def _decision(
+        self,
+        entrant: Entrant,
+        now_ms: int,
+        *,
+        allowed: bool,
+        decision: Decision,
+        reason: str | None = None,
+    ) -> Publish:
+        self.counters.decisions[decision] += 1
+        meta, address = entrant.event.message.meta, entrant.event.address
+        levels = address.levels["scope_level"], address.levels["scope"], address.levels["channel"]
+        payload = RouteDecisionPayload(
+            input_ref=InputRef(
+                message_id=meta.message_id,
+                contract=meta.contract,
+                source_topic=address.topic,
+                source=meta.source,
+            ),
+            allowed=allowed,
+            decision=decision,
+            effective_inhibition=entrant.verdict.inhibition,
+            routed_to=[topics.gated_relay(*levels).topic] if allowed else [],
+            reason_codes=[*entrant.verdict.reasons, *([reason] if reason else [])],
+        )
+        return self._mint.full(
+            RouteDecision,
+            topics.route_decision(*levels),
+            payload,
+            now_ms,
+            cause=entrant.event.message,
+            priority="background",
+        )

@@ -1,0 +1,36 @@
+"""What a core asks its shell to do on the wire."""
+
+from dataclasses import dataclass
+
+from nervus.wire.model import Contract
+from nervus.wire.topic import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish a message; broker, QoS and retain follow from the address.
+
+    `expiry_ms` is what is left of its life when it was made, for MQTT's own message expiry;
+    `broker` names one of the address's brokers, the first when None.
+    """
+
+    address: Address
+    message: Contract
+    expiry_ms: int | None = None
+    broker: str | None = None
+
+    @property
+    def on(self) -> str:
+        """The broker it goes to: spinal or core."""
+        return self.broker or self.address.spec.brokers[0]
+
+    @property
+    def qos(self) -> int:
+        """1 where the topic says so or the message is critical or control, else 0."""
+        urgent = self.message.meta.priority in ("critical", "control")
+        return self.address.spec.critical_qos if urgent else self.address.spec.qos
+
+
+def encode(message: Contract) -> bytes:
+    """The message as JSON, absent fields left out."""
+    return message.__pydantic_serializer__.to_json(message, exclude_none=True, by_alias=True)

@@ -1,0 +1,113 @@
+"""Makes messages for one source, deterministically: ids from (now, seed, counter)."""
+
+from typing import Any
+
+from nervus.wire.contracts import CompactMeta, FullMeta
+from nervus.wire.effects import Publish
+from nervus.wire.ids import MessageIds
+from nervus.wire.model import Contract, Model
+from nervus.wire.times import timestamp, unix_ms
+from nervus.wire.topic import Address
+
+
+class Mint:
+    """The one place where a hub part builds an envelope.
+
+    `source` is the part's identity, `plane` its origin_plane, `boot` a number that rises with each
+    start (unix seconds), `seed` what its ids are drawn from.
+    """
+
+    def __init__(self, source: str, plane: str, *, seed: int, boot: int) -> None:
+        self.source = source
+        self._plane = plane
+        self._boot = boot
+        self._seq = 0
+        self._ids = MessageIds(seed)
+
+    def id(self, now_ms: int) -> str:
+        """A fresh ULID for an action, a trace or a decision."""
+        return self._ids.next(now_ms)
+
+    def full(
+        self,
+        kind: type[Contract],
+        address: Address,
+        payload: Model,
+        now_ms: int,
+        *,
+        cause: Contract | None = None,
+        **meta: Any,
+    ) -> Publish:
+        """A message of the full profile, for the core broker.
+
+        `cause` is the message this one follows from: its trace and principal go on, its id becomes
+        parent_id. `meta` overrides single fields: priority, action_id, deadline_ms, expires_at …
+        """
+        before = cause.meta if cause else None
+        trace = before.trace_id if before and before.trace_id else None
+        fields: dict[str, Any] = {
+            "produced_at": timestamp(now_ms),
+            "origin_plane": self._plane,
+            # A topic without a scope has the device's own.
+            "scope_level": address.levels.get("scope_level", "device"),
+            "scope": address.levels.get("scope") or address.levels["device_id"],
+            "content_type": "application/json",
+            "content_encoding": "identity",
+            "priority": before.priority if before and before.priority else "normal",
+            "trace_id": trace or self._ids.next(now_ms),
+            "span_id": self._ids.span(),
+            "principal": before.principal if before and before.principal else self.source,
+        }
+        if before:
+            fields |= {"parent_id": before.message_id, "parent_span_id": before.span_id}
+        return self._publish(kind, FullMeta, address, payload, now_ms, fields | meta)
+
+    def compact(
+        self, kind: type[Contract], address: Address, payload: Model, now_ms: int, **meta: Any
+    ) -> Publish:
+        """A message of the compact profile, for the spinal broker."""
+        fields = {"boot": self._boot, "seq": self._seq, "t_ms": now_ms, "clk": "hub"}
+        self._seq += 1
+        return self._publish(kind, CompactMeta, address, payload, now_ms, fields | meta)
+
+    def _publish(
+        self,
+        kind: type[Contract],
+        profile: type[CompactMeta | FullMeta],
+        address: Address,
+        payload: Model,
+        now_ms: int,
+        meta: dict[str, Any],
+    ) -> Publish:
+        if "expires_at" not in meta and address.spec.ttl_ms is not None:
+            meta.setdefault("ttl_ms", address.spec.ttl_ms)
+        head = profile(
+            message_id=self._ids.next(now_ms),
+            schema_version="v1",
+            contract=kind.__name__,
+            message_type=kind.__name__,
+            source=self.source,
+            **meta,
+        )
+        return Publish(address, kind(meta=head, payload=payload), expiry_ms(head, now_ms))
+
+
+def expiry_ms(meta: CompactMeta | FullMeta, now_ms: int) -> int | None:
+    """What is left of a message's life at `now_ms` in milliseconds; None when it has no end.
+
+    ttl_ms counts from production (K-8), or from receipt when the sender had no clock.
+    """
+    if meta.expires_at is not None:
+        return unix_ms(meta.expires_at) - now_ms
+    if meta.ttl_ms is None:
+        return None
+    return produced_ms(meta, now_ms) + meta.ttl_ms - now_ms
+
+
+def produced_ms(meta: CompactMeta | FullMeta, now_ms: int) -> int:
+    """When a message was made, in unix milliseconds; `now_ms` when the sender had no clock."""
+    if meta.produced_at is not None:
+        return unix_ms(meta.produced_at)
+    if meta.t_ms is not None and meta.clk != "none":
+        return meta.t_ms
+    return now_ms

@@ -1,0 +1,37 @@
+"""Registries: closed lists of names, kept as data under schemas/registries."""
+
+import json
+from functools import cache
+from typing import Any
+
+from nervus import resources
+
+
+@cache
+def names(registry: str) -> frozenset[str]:
+    """What a registry lists: of channels, patterns, states, modes, nuclei or sensor_types."""
+    return frozenset(_entries(registry))
+
+
+def channels() -> frozenset[str]:
+    """The relay channels."""
+    return names("channels")
+
+
+@cache
+def sensor_channels() -> dict[str, str]:
+    """The relay channel of each sensor type."""
+    return {name: entry["channel"] for name, entry in _entries("sensor_types").items()}
+
+
+@cache
+def nuclei() -> dict[str, str]:
+    """The nucleus of each relay channel that is gated with others."""
+    entries = _entries("nuclei").items()
+    return {channel: name for name, entry in entries for channel in entry["channels"]}
+
+
+def _entries(name: str) -> dict[str, dict[str, Any]]:
+    text = (resources.find("schemas") / "registries" / f"{name}.json").read_text()
+    entries: dict[str, dict[str, Any]] = json.loads(text)["entries"]
+    return entries

@@ -1,0 +1,239 @@
+"""The vector matrix: four readings of the wire take and refuse the same messages.
+
+`jsonschema` and `ajv` judge what is JSON, by the schema alone; `guard` (with the pydantic models)
+judges all; the `board` (the firmware on MicroPython) all that can reach it.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from pydantic import ValidationError
+
+from contract.reference import SCHEMAS, validator
+from contract.vectors import FILES, MESSAGES, VECTORS, Vector, merge, packet, paths
+from nervus.wire import Accepted, Guard, Packet, Rejected
+from nervus.wire.contracts import CONTRACTS
+from nervus.wire.decode import DecodeError, decode, has_null
+from nervus.wire.topics import TOPICS
+from spinal.contracts import SCHEMAS as BOARD_SCHEMAS
+
+CHECKOUT = Path(__file__).parents[2]
+TOOLS = CHECKOUT / ".tools"
+BOARD = (TOOLS / "micropython/micropython", "-X", "heapsize=192k")
+COLUMNS = ("jsonschema", "guard", "board", "ajv")
+ALL = [vector for vectors in VECTORS.values() for vector in vectors]
+
+Said = dict[str, str]
+"""What a reading says of each vector it was given: "taken", or why it refuses."""
+
+
+def by_jsonschema() -> Said:
+    said = {}
+    for contract, vectors in VECTORS.items():
+        schema = validator(contract)
+        for vector in filter(is_json, vectors):
+            valid = schema.is_valid(json.loads(vector.data))
+            said[str(vector)] = "taken" if valid else "refused"
+    return said
+
+
+def by_guard() -> Said:
+    return {str(vector): _judged(vector) for vector in ALL}
+
+
+def _judged(vector: Vector) -> str:
+    if vector.topic is None:
+        return _read_over_http(vector)
+    guard = Guard(TOPICS, granted=vector.granted.get)
+    verdict = guard.judge(vector.packet, vector.now_ms)
+    if vector.twice:
+        assert isinstance(verdict, Accepted), verdict
+        verdict = guard.judge(vector.packet, vector.now_ms)
+    return verdict.reason_code if isinstance(verdict, Rejected) else "taken"
+
+
+def _read_over_http(vector: Vector) -> str:
+    try:
+        value = decode(vector.data)
+    except DecodeError:
+        return "decode_error"
+    if has_null(vector.data, value):
+        return "schema_invalid"
+    try:
+        CONTRACTS[vector.contract].model_validate(value)
+    except ValidationError as error:
+        kinds = {each["type"] for each in error.errors()}
+        return "expiry_missing" if "expiry" in kinds else "schema_invalid"
+    return "taken"
+
+
+def by_board(folder: Path) -> Said:
+    given = [vector for vector in ALL if vector.contract in BOARD_SCHEMAS and reaches_board(vector)]
+    cases = folder / "vectors.jsonl"
+    cases.write_text("".join(json.dumps(_case(vector)) + "\n" for vector in given))
+    run = subprocess.run(
+        [*BOARD, Path(__file__).with_name("board_vectors.py"), cases],
+        env={**os.environ, "MICROPYPATH": f"{CHECKOUT}/firmware/lib:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-500:] + run.stderr
+    lines = run.stdout.splitlines()
+    return {str(vector): line for vector, line in zip(given, lines, strict=True)}
+
+
+def _case(vector: Vector) -> dict[str, object]:
+    return {
+        "topic": vector.topic,
+        "data": base64.b64encode(vector.data).decode(),
+        "retain": vector.retain,
+        "now_ms": vector.now_ms,
+        "times": 2 if vector.twice else 1,
+    }
+
+
+def by_ajv() -> Said:
+    run = subprocess.run(
+        ["node", CHECKOUT / "tests/node/vectors.mjs", SCHEMAS],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    said: Said = json.loads(run.stdout)
+    return said
+
+
+def is_json(vector: Vector) -> bool:
+    """Whether a schema can be asked: an empty payload has no value, broken JSON neither."""
+    return vector.stage != "decode" and bool(vector.data)
+
+
+def reaches_board(vector: Vector) -> bool:
+    """A board is on the spinal broker alone and subscribes to its own topics alone."""
+    return vector.reason_code not in ("wrong_broker", "legacy_topic", "unknown_topic")
+
+
+def expected(vector: Vector, column: str) -> str:
+    """What a column should say of a vector."""
+    if column in ("jsonschema", "ajv"):
+        return "refused" if vector.stage == "schema" else "taken"
+    said = vector.reason_code or "taken"
+    if (column, vector.contract, said) == ("board", "EfferentCommand", "retained_event"):
+        # The board has a name of its own for the one thing that must never happen.
+        return "retained_command"
+    return said
+
+
+@pytest.fixture(scope="module")
+def readings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
+    """What each of the four says of every vector it can be given."""
+    board = by_board(tmp_path_factory.mktemp("vectors"))
+    readings = dict(zip(COLUMNS, (by_jsonschema(), by_guard(), board, by_ajv()), strict=True))
+    TOOLS.joinpath("vector-matrix.txt").write_text(matrix(readings))
+    return readings
+
+
+def matrix(readings: dict[str, Said]) -> str:
+    """Contract by column: vectors it agrees on, of those it was given."""
+    lines = [f"{'':24}" + "".join(f"{column:>12}" for column in COLUMNS)]
+    total: Counter[str] = Counter()
+    for contract, vectors in VECTORS.items():
+        cells = []
+        for column in COLUMNS:
+            said = readings[column]
+            given = [vector for vector in vectors if str(vector) in said]
+            agreed = sum(said[str(vector)] == expected(vector, column) for vector in given)
+            total[column] += agreed
+            cells.append(f"{agreed}/{len(given)}" if given else "-")
+        lines.append(f"{contract:24}" + "".join(f"{cell:>12}" for cell in cells))
+    lines.append(f"{'all':24}" + "".join(f"{total[column]:>12}" for column in COLUMNS))
+    return "\n".join(lines) + "\n"
+
+
+def test_the_matrix_of_agreement_is_printed(readings: dict[str, Said]) -> None:
+    table = matrix(readings)
+    sys.stdout.write(f"\n{table}")
+    assert TOOLS.joinpath("vector-matrix.txt").read_text() == table
+    assert table.count("\n") == len(CONTRACTS) + 2
+
+
+@pytest.mark.req("S0-9", "S0-64", "S0-82", "S0-83", "S0-105")
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("contract", sorted(VECTORS))
+def test_a_reading_takes_and_refuses_what_the_vectors_say(
+    contract: str, column: str, readings: dict[str, Said]
+) -> None:
+    said = readings[column]
+    given = [vector for vector in VECTORS[contract] if str(vector) in said]
+    if column != "board":
+        assert given
+    if column == "board" and contract in BOARD_SCHEMAS:
+        assert len(given) >= 16
+    wrong = {
+        vector.name: f"{said[str(vector)]}, not {expected(vector, column)}"
+        for vector in given
+        if said[str(vector)] != expected(vector, column)
+    }
+    assert wrong == {}
+
+
+def test_the_files_keep_to_their_form() -> None:
+    form = Draft202012Validator(json.loads((SCHEMAS / "vectors/vectors.schema.json").read_text()))
+    for name, file in FILES.items():
+        form.validate(file)
+        assert file["contract"] == name
+        names = [row["name"] for row in (*file["valid"], *file["invalid"])]
+        assert len(names) == len(set(names)), name
+
+
+@pytest.mark.parametrize("contract", sorted(CONTRACTS))
+def test_a_contract_has_four_valid_and_twelve_invalid_vectors(contract: str) -> None:
+    stages = Counter(vector.stage for vector in VECTORS[contract])
+    assert stages[None] >= 4
+    assert stages.total() - stages[None] >= 12
+    assert stages["decode"] >= 2
+    assert stages["schema"] >= 6
+    assert stages["guard"] >= 4 or VECTORS[contract][0].topic is None
+
+
+def test_every_vector_is_another_message() -> None:
+    for vectors in VECTORS.values():
+        cases = {(v.topic, v.broker, v.retain, v.now_ms, v.data, v.twice) for v in vectors}
+        assert len(cases) == len(vectors), vectors[0].contract
+
+
+@pytest.mark.req("S0-15", "S0-31", "S0-67", "S0-68")
+def test_no_field_of_a_media_event_can_hold_a_url() -> None:
+    message = MESSAGES["MediaEvent"]
+    everything = {"ext": {"a": "b"}, "auth": "x", "principal": "p", "historical": False}
+    full = merge(message, {"meta": everything, "errors": [{"code": "c", "message": "m"}]})
+    topic = str(FILES["MediaEvent"]["topic"])
+    asked = 0
+    for path in paths(full):
+        changed = merge(message, {})
+        if not isinstance(path[-1], str):
+            continue
+        patch: object = "https://camera.example/clip"
+        for key in reversed(path):
+            patch = {key: patch} if isinstance(key, str) else [patch]
+        sent = packet(topic, merge(changed, patch))
+        verdict = Guard(TOPICS).judge(sent, int(message["meta"]["t_ms"]))
+        assert isinstance(verdict, Rejected), path
+        asked += 1
+    assert asked > len(message["meta"]) + len(message["payload"])
+
+
+def test_a_packet_comes_on_the_broker_of_its_vectors() -> None:
+    topic = str(FILES["MediaRegistryState"]["topic"])
+    assert packet(topic, {}) == Packet("core", topic, b"{}", retain=True)

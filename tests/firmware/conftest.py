@@ -1,0 +1,97 @@
+"""Fixtures of the firmware tests; what they are made of is in rigs.py."""
+
+import binascii
+import getpass
+import ipaddress
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from firmware.hub_stand import HubStand, node
+from firmware.rigs import CHECKOUT, BlackHole, Broker, Certificates, free_port, issue
+from nervus.simulator import VirtualBoard
+
+# umqtt.simple 1.3.4 asks for MicroPython's own names of three standard modules.
+sys.modules.setdefault("usocket", socket)
+sys.modules.setdefault("ustruct", struct)
+sys.modules.setdefault("ubinascii", binascii)
+sys.path.append(str(CHECKOUT / ".tools" / "umqtt"))
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker without TLS."""
+    port = free_port()
+    config = tmp_path / "broker.conf"
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nlog_type all\n"
+    )
+    made = Broker(config, port)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority, a server certificate for loopback, two clients `m1` and `observer`."""
+    folder = tmp_path_factory.mktemp("certificates")
+    loopback = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    authority = issue(folder, "ca", None, [])
+    issue(folder, "server", authority, loopback)
+    issue(folder, "m1", authority, [])
+    issue(folder, "observer", authority, [])
+    return Certificates(folder)
+
+
+@pytest.fixture
+def tls_broker(tmp_path: Path, certificates: Certificates) -> Iterator[Broker]:
+    """A broker that demands client certificates; CN = username = client id."""
+    port = free_port()
+    config = tmp_path / "tls-broker.conf"
+    config.write_text(
+        f"listener {port} 127.0.0.1\n"
+        f"cafile {certificates.path('ca', 'cert', 'pem')}\n"
+        f"certfile {certificates.path('server', 'cert', 'pem')}\n"
+        f"keyfile {certificates.path('server', 'key', 'pem')}\n"
+        "require_certificate true\nuse_identity_as_username true\n"
+        "use_username_as_clientid true\nallow_anonymous false\nset_tcp_nodelay true\n"
+        # Started by root it would give up the right to read the keys.
+        f"log_type all\nuser {getpass.getuser()}\n"
+    )
+    made = Broker(config, port)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+async def black_hole(broker: Broker) -> AsyncIterator[BlackHole]:
+    """A proxy in front of `broker`."""
+    made = BlackHole(broker.port)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def hub(broker: Broker) -> AsyncIterator[HubStand]:
+    """The hub's side of `broker`."""
+    async with HubStand(broker.port) as stand:
+        yield stand
+
+
+@pytest.fixture
+async def board(
+    broker: Broker,
+    hub: HubStand,  # noqa: ARG001 - it is to see the birth
+    tmp_path: Path,
+) -> AsyncIterator[VirtualBoard]:
+    """A virtual board `m1` on `broker`, without TLS."""
+    async with VirtualBoard(tmp_path / "m1", node(broker.port)) as made:
+        yield made

@@ -1,0 +1,204 @@
+"""The hub's side of the spinal broker as far as a board can tell: answers pings, gives orders."""
+
+import asyncio
+import json
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiomqtt
+
+from spinal.ids import MessageIds
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of a board."""
+
+    topic: str
+    meta: Json
+    payload: Json
+    retain: bool
+    qos: int
+
+
+class HubStand:
+    """Sees all topics of a broker; answers a board's pings unless told not to."""
+
+    def __init__(self, port: int, device_id: str = "m1", tls: ssl.SSLContext | None = None) -> None:
+        self.messages: list[Message] = []
+        self.answers_pings = True
+        # Without this each QoS 1 publish waits 44 ms for a delayed acknowledgement of TCP.
+        no_delay = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        self._client = aiomqtt.Client("127.0.0.1", port, tls_context=tls, socket_options=no_delay)
+        self._device_id = device_id
+        self._ids = MessageIds(os.urandom(10), now_ms())
+        self._sequence = 0
+        self._changed = asyncio.Condition()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        await self._client.subscribe("#", qos=1)
+        self._reader = asyncio.create_task(self._read(), name="hub stand")
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        assert self._reader is not None
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+        await self._client.__aexit__(None, None, None)
+
+    def next_id(self) -> str:
+        return self._ids.next()
+
+    def of(self, contract: str) -> list[Message]:
+        """The messages of a contract so far."""
+        return [message for message in self.messages if message.meta["contract"] == contract]
+
+    async def until(
+        self, contract: str, fits: Callable[[Message], bool], timeout_s: float = 8
+    ) -> Message:
+        """The first message of a contract that fits, past or to come."""
+        async with asyncio.timeout(timeout_s), self._changed:
+            while True:
+                for message in self.of(contract):
+                    if fits(message):
+                        return message
+                await self._changed.wait()
+
+    async def synced(self) -> None:
+        """Wait until the board has the hub's time: it pings, and says so in what comes next."""
+        seen = len(self.of("Ping"))
+        await self.until("Ping", lambda _: len(self.of("Ping")) > max(seen, 0) or seen > 0)
+        await asyncio.sleep(0.1)
+
+    async def send(self, topic: str, data: bytes, *, qos: int = 1, retain: bool = False) -> None:
+        await self._client.publish(topic, data, qos=qos, retain=retain)
+
+    def envelope(self, contract: str, payload: Json, **meta: object) -> bytes:
+        """A compact message of the hub."""
+        self._sequence += 1
+        head = {
+            "message_id": self.next_id(),
+            "schema_version": "v1",
+            "contract": contract,
+            "message_type": contract,
+            "source": "reliable",
+            "boot": 1,
+            "seq": self._sequence,
+            "ttl_ms": 10_000,
+            "t_ms": now_ms(),
+            "clk": "hub",
+            **meta,
+        }
+        return json.dumps({"meta": head, "payload": payload}).encode()
+
+    async def command(
+        self, actuator: str, action_id: str, *, retain: bool = False, **step: object
+    ) -> None:
+        topic = (
+            f"/sc/eff/event/room/kitchen/act/{actuator}/device/{self._device_id}/cmd/{action_id}"
+        )
+        payload = {"actuator": actuator, **step}
+        data = self.envelope("EfferentCommand", payload, action_id=action_id, deadline_ms=10_000)
+        await self.send(topic, data, retain=retain)
+
+    async def configure(self, rule: Json) -> Message:
+        """Send a reflex; the board's report."""
+        reflex_id, action_id = rule["reflex_id"], self.next_id()
+        topic = f"/sc/reflex/event/device/{self._device_id}/rule/{reflex_id}/configure"
+        await self.send(topic, self.envelope("ReflexConfigure", rule, action_id=action_id))
+        return await self.until("ReflexReport", lambda m: m.meta["action_id"] == action_id)
+
+    async def trigger(self, reflex_id: str, action_id: str) -> None:
+        topic = f"/sc/reflex/event/device/{self._device_id}/rule/{reflex_id}/trigger"
+        meta = {"action_id": action_id, "deadline_ms": 10_000}
+        await self.send(topic, self.envelope("ReflexTrigger", {"reason": "test"}, **meta))
+
+    async def report(self, action_id: str, status: str) -> Message:
+        """The board's EfferentReport with this status."""
+        return await self.until(
+            "EfferentReport",
+            lambda m: m.meta["action_id"] == action_id and m.payload["status"] == status,
+        )
+
+    async def _read(self) -> None:
+        async for message in self._client.messages:
+            topic = str(message.topic)
+            assert isinstance(message.payload, bytes)
+            if not topic.startswith(("/sc/", "/X/")) or topic.endswith(
+                ("/pong", "/configure", "/trigger")
+            ):
+                continue
+            if "/cmd/" in topic or not message.payload:
+                continue
+            body = json.loads(message.payload)
+            taken = Message(topic, body["meta"], body["payload"], message.retain, message.qos)
+            if taken.meta["contract"] == "Ping" and self.answers_pings:
+                await self._pong(taken.payload)
+            async with self._changed:
+                self.messages.append(taken)
+                self._changed.notify_all()
+
+    async def _pong(self, ping: Json) -> None:
+        payload = {**ping, "unix_ms": now_ms(), "scope_level": "room", "scope": "kitchen"}
+        topic = f"/sc/dev/event/device/{self._device_id}/pong"
+        await self._client.publish(topic, self.envelope("Pong", payload), qos=0)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def node(port: int, **changes: object) -> Json:
+    """A node with a door and a thermometer, a lamp and a fan."""
+    return {
+        "device_id": "m1",
+        "scope_level": "room",
+        "scope": "kitchen",
+        "broker": {"host": "127.0.0.1", "port": port},
+        "keepalive_s": 4,
+        "ping_s": 2,
+        "sensors": [
+            {"id": "door", "driver": "digital", "pin": DOOR, "device_class": "door"},
+            {
+                "id": "temperature",
+                "driver": "analog",
+                "pin": THERMOMETER,
+                "scale": 0.001,
+                "unit": "Cel",
+                "period_ms": 50,
+                "deadband": 0.2,
+                "urgent": {"ge": 40},
+            },
+        ],
+        "actuators": [
+            {"id": "lamp", "driver": "digital", "pin": LAMP, "boot": 0},
+            {"id": "fan", "driver": "pwm", "pin": FAN, "boot": 0},
+        ],
+        **changes,
+    }
+
+
+def door_rule(**changes: object) -> Json:
+    """A reflex: the lamp follows the door."""
+    return {
+        "reflex_id": "door-lamp",
+        "version": 1,
+        "enabled": True,
+        "mode": "active",
+        "when": {"sensor": "door", "op": "eq", "value": True},
+        "then": [{"actuator": "lamp", "set": True}],
+        "else": [{"actuator": "lamp", "set": False}],
+        **changes,
+    }
+
+
+DOOR, THERMOMETER, LAMP, FAN = 4, 26, 2, 15

@@ -1,0 +1,142 @@
+"""What the firmware tests stand on: a real broker, certificates, and a network that goes dead."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import os
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Broker:
+    """A mosquitto process that can be stopped and started again on the same port."""
+
+    config: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self) -> None:
+        program = shutil.which("mosquitto", path=os.defpath + ":/usr/sbin:/usr/local/sbin")
+        assert program, "mosquitto is not installed; run: tools/setup"
+        log = self.config.with_suffix(".log").open("ab")
+        self.process = subprocess.Popen([program, "-c", self.config], stdout=log, stderr=log)
+        log.close()
+        deadline = time.monotonic() + 5
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            if time.monotonic() > deadline:
+                self.stop()
+                raise AssertionError(f"mosquitto does not listen; see {self.config.parent}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A folder with `ca`, `server` and `board`, each as NAME.{cert,key}.{pem,der}."""
+
+    folder: Path
+
+    def path(self, name: str, kind: str, form: str) -> Path:
+        return self.folder / f"{name}.{kind}.{form}"
+
+
+class BlackHole:
+    """A TCP proxy that can swallow everything, in both directions, without closing anything."""
+
+    def __init__(self, port: int) -> None:
+        self.open = True
+        self._target = port
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            self._tasks.add(asyncio.create_task(self._pump(source, sink)))
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            try:
+                while data := await source.read(4096):
+                    if self.open:
+                        sink.write(data)
+                        await sink.drain()
+            finally:
+                sink.close()
+
+
+def issue(
+    folder: Path,
+    name: str,
+    issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None,
+    hosts: list[x509.GeneralName],
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = dt.datetime.now(dt.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+    )
+    if hosts:
+        builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+    certificate = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
+    for ending, form in (("pem", serialization.Encoding.PEM), ("der", serialization.Encoding.DER)):
+        (folder / f"{name}.cert.{ending}").write_bytes(certificate.public_bytes(form))
+        (folder / f"{name}.key.{ending}").write_bytes(
+            key.private_bytes(
+                form,
+                serialization.PrivateFormat.TraditionalOpenSSL,
+                serialization.NoEncryption(),
+            )
+        )
+    return certificate, key

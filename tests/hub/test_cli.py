@@ -1,0 +1,212 @@
+import json
+import re
+import shlex
+import socket
+import stat
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from nervus.about import NAME, VERSION
+from nervus.runtime.doctor import Finding, Verdict, examine
+from nervus.runtime.identity import Authority
+from nervus.runtime.state import StateFolder
+from support import DEADLINE_S, House
+
+
+def nervus(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "nervus", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200", "HOME": "/nonexistent"},
+    )
+
+
+def test_version_names_the_product() -> None:
+    assert nervus("version").stdout == f"{NAME} {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("up", "run", "status", "rejects", "doctor"),
+        *("identity issue", "identity list", "identity revoke"),
+    ],
+)
+def test_every_command_has_help(command: str) -> None:
+    result = nervus(*command.split(), "--help")
+    assert result.returncode == 0
+    assert "--state" in result.stdout
+    if command != "identity list":
+        assert f"nervus {command}" in result.stdout.partition("Examples")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["identity", "issue", "a b", "--role", "consumer"], "1 to 64"),
+        (["identity", "issue", "ab", "--role", "king"], "the roles are approver, board"),
+        (["identity", "issue", "porch", "--role", "board"], "--scope room/kitchen"),
+        (["identity", "revoke", "nobody"], "there is no identity 'nobody'"),
+        (["identity", "revoke", "broker-core"], "belongs to a broker"),
+        (["run", "cortex"], "brainstem, thalamus, command, reflect"),
+    ],
+)
+def test_wrong_use_is_one_message_and_exit_code_2(
+    house: House, arguments: list[str], message: str
+) -> None:
+    result = nervus(*arguments, "--state", str(house.state.path))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
+def test_a_wrong_configuration_is_one_message_with_file_and_line(house: House) -> None:
+    file = house.state.settings_file
+    file.write_text(file.read_text().replace('processes = "one"', 'processes = "many"'))
+    for command in (["run", "reflect"], ["up"]):
+        result = nervus(*command, "--state", str(house.state.path))
+        assert result.returncode == 2
+        assert re.search(r"nervus\.toml:\d+\n", result.stderr)
+        assert "Traceback" not in result.stderr
+
+
+def test_where_nothing_is_every_command_says_how_to_start(tmp_path: Path) -> None:
+    for command in ("run reflect", "status", "identity list"):
+        result = nervus(*command.split(), "--state", str(tmp_path))
+        assert result.returncode == 2
+        assert "nervus up" in result.stderr
+
+
+def test_status_of_a_stopped_system_fails(house: House) -> None:
+    result = nervus("status", "--state", str(house.state.path))
+    assert result.returncode == 1
+    assert "nothing runs here" in result.stderr
+
+
+def test_a_revoked_part_of_the_hub_is_told_to_come_back(house: House) -> None:
+    for name, role in (("brainstem", "brainstem"), ("console", "consumer")):
+        house.authority.issue(name, role)
+    hub, console = (
+        nervus("identity", "revoke", name, "--state", str(house.state.path)).stdout
+        for name in ("brainstem", "console")
+    )
+    assert "`nervus up` issues it anew at its next start" in hub
+    assert console.splitlines() == [
+        "Revoked console: 1 certificate.",
+        "  in force at the next start of the brokers",
+    ]
+
+
+@pytest.mark.req("S4-58")
+def test_the_printed_command_takes_part_at_once(running_house: House) -> None:
+    house = running_house
+    issued = nervus(
+        "identity", "issue", "console", "--role", "consumer", "--state", str(house.state.path)
+    )
+    assert issued.returncode == 0
+    assert "in force on spinal and core" in issued.stdout
+    assert "PRIVATE" not in issued.stdout
+    line = next(line for line in issued.stdout.splitlines() if "mosquitto_sub" in line)
+    console = shlex.split(line)
+    relay = house.join("relay", "relay")
+    topic = "/th/relay/event/room/hall/channel/visceral"
+    process = subprocess.Popen([*console, "-C", "1", "-W", "6"], stdout=subprocess.PIPE, text=True)
+    while process.poll() is None:
+        house.publish(relay, "core", topic, "hello")
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    assert output == f"{topic} hello\n"
+
+
+def test_issue_copies_everything_a_board_needs(house: House, tmp_path: Path) -> None:
+    out = tmp_path / "porch"
+    arguments = ["porch", "--role", "board", "--scope", "room/porch", "--out", str(out)]
+    result = nervus("identity", "issue", *arguments, "--state", str(house.state.path))
+    assert result.returncode == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "ca.der",
+        "ca.pem",
+        "cert.der",
+        "cert.pem",
+        "key.der",
+        "key.pem",
+    ]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o600}
+    assert str(out / "key.pem") in result.stdout
+    listed = nervus("identity", "list", "--state", str(house.state.path)).stdout
+    assert re.search(r"porch +board +room/porch", listed)
+    assert re.search(r"broker-core +\(broker\)", listed)
+
+
+def verdicts(findings: list[Finding]) -> dict[str, Verdict]:
+    return {finding.what: finding.verdict for finding in findings}
+
+
+def test_doctor_finds_a_prepared_house_in_order(house: House) -> None:
+    found = verdicts(examine(house.state.path))
+    assert Verdict.FAILURE not in found.values()
+    assert found["mosquitto"] is found["permissions"] is found["core port"] is Verdict.OK
+    result = nervus("doctor", "--state", str(house.state.path))
+    assert result.returncode == 0
+    assert "certificates" in result.stdout
+
+
+def test_doctor_changes_nothing_where_nothing_is(tmp_path: Path) -> None:
+    found = verdicts(examine(tmp_path / "none"))
+    assert found["state folder"] is Verdict.WARNING
+    assert not (tmp_path / "none").exists()
+
+
+def test_doctor_sees_exposed_keys(house: House) -> None:
+    house.authority.ensure_server("broker-core", ["localhost"]).key.chmod(0o644)
+    finding = next(f for f in examine(house.state.path) if f.what == "permissions")
+    assert finding.verdict is Verdict.FAILURE
+    assert "broker-core" in finding.found
+    assert "chmod" in finding.hint
+    assert nervus("doctor", "--state", str(house.state.path)).returncode == 1
+
+
+def test_doctor_sees_a_taken_port(house: House) -> None:
+    with socket.create_server(("127.0.0.1", house.settings.brokers.spinal.port)):
+        found = verdicts(examine(house.state.path))
+    assert found["spinal port"] is Verdict.FAILURE
+    assert found["core port"] is Verdict.OK
+
+
+def test_doctor_sees_served_ports(running_house: House) -> None:
+    found = {finding.what: finding.found for finding in examine(running_house.state.path)}
+    assert found["spinal port"].endswith("is served")
+
+
+def test_doctor_tells_expiring_from_expired(house: House) -> None:
+    now = datetime.now(UTC)
+    for name, age in (("ageing", 340), ("dead", 370)):
+        past = now - timedelta(days=age)
+        Authority(house.state, clock=lambda past=past: past).issue(name, "consumer")
+    findings = {finding.what: finding for finding in examine(house.state.path)}
+    assert findings["identity ageing"].verdict is Verdict.WARNING
+    assert findings["identity dead"].verdict is Verdict.FAILURE
+    assert findings["identity dead"].hint == "run: nervus identity issue dead --role consumer"
+
+
+def test_doctor_reports_a_broken_file_and_goes_on(house: House) -> None:
+    house.state.settings_file.write_text("house = = 1")
+    house.state.registry_file.write_text("{")
+    findings = {finding.what: finding for finding in examine(house.state.path)}
+    assert findings["settings"].verdict is Verdict.FAILURE
+    assert "nervus.toml:1" in findings["settings"].found
+    assert findings["certificates"].verdict is Verdict.FAILURE
+    assert findings["fsync"].verdict is not Verdict.FAILURE
+
+
+def test_the_registry_stays_readable_by_programs(house: House) -> None:
+    nervus("identity", "issue", "x", "--role", "operator", "--state", str(house.state.path))
+    registry = json.loads(StateFolder.open(house.state.path).registry_file.read_text())
+    assert registry["identities"]["x"]["role"] == "operator"

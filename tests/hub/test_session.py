@@ -1,0 +1,267 @@
+"""A session on a real broker: acknowledgement, order, refusals."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from hub.plain_broker import PlainBroker, running, within
+from nervus.bus import (
+    BrokerAddress,
+    ClientShapeError,
+    Filter,
+    Limits,
+    MessageExpiredError,
+    MessageShedError,
+    Outgoing,
+    PublishDeniedError,
+    PublishError,
+    PublishTimeoutError,
+    Session,
+    SubscriptionRefusedError,
+    subscriptions,
+)
+from nervus.bus import client as client_module
+from nervus.bus.client import Client
+from nervus.runtime.settings import free_port
+from nervus.wire import Packet, topics
+
+EVERYTHING = [Filter("t/#", 1)]
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[PlainBroker]:
+    one = PlainBroker(tmp_path, "topic readwrite t/#\ntopic read $SYS/#\n")
+    await one.start()
+    yield one
+    one.kill()
+
+
+class Reader:
+    """Takes packets, and waits with each while `hold` is set."""
+
+    def __init__(self) -> None:
+        self.packets: list[Packet] = []
+        self.handled = 0
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def __call__(self, packet: Packet) -> None:
+        self.packets.append(packet)
+        await self.go.wait()
+        self.handled += 1
+
+    @property
+    def texts(self) -> list[str]:
+        return [packet.payload.decode() for packet in self.packets]
+
+
+def reading(broker: PlainBroker, reader: Reader, limits: Limits | None = None) -> Session:
+    return Session(
+        "reader", "core", broker.address, filters=EVERYTHING, on_packet=reader, limits=limits
+    )
+
+
+def writing(broker: PlainBroker, limits: Limits | None = None) -> Session:
+    return Session("writer", "core", broker.address, limits=limits)
+
+
+async def test_what_is_published_arrives_in_order(broker: PlainBroker) -> None:
+    reader, writer = Reader(), writing(broker)
+    async with running(reading(broker, reader), writer):
+        for n in range(500):
+            writer.post(Outgoing("t/x", b"%d" % n, qos=1))
+        await writer.publish("t/x", b"last", qos=1)
+        await within(lambda: len(reader.packets) == 501)
+    assert reader.texts == [*(str(n) for n in range(500)), "last"]
+    assert reader.packets[0] == Packet("core", "t/x", b"0", retain=False)
+    assert writer.counters.published == 501
+
+
+async def test_a_packet_is_acknowledged_only_after_it_was_handled(broker: PlainBroker) -> None:
+    reader, writer = Reader(), writing(broker)
+    session = reading(broker, reader, Limits(receive_maximum=1))
+    async with running(session, writer):
+        reader.go.clear()
+        for text in (b"first", b"second"):
+            await writer.publish("t/x", text, qos=1)
+        await within(lambda: reader.texts == ["first"])
+        # With a receive maximum of 1 the broker owes us the second until we acknowledge the first.
+        await asyncio.sleep(0.3)
+        assert reader.texts == ["first"]
+        assert broker.log().count("Received PUBACK from reader") == 0
+        reader.go.set()
+        await within(lambda: reader.texts == ["first", "second"])
+        await within(lambda: broker.log().count("Received PUBACK from reader") == 2)
+
+
+async def test_qos_0_beyond_the_bound_is_dropped_and_counted(broker: PlainBroker) -> None:
+    reader, writer = Reader(), writing(broker)
+    session = reading(broker, reader, Limits(incoming=8, receive_maximum=4))
+    async with running(session, writer):
+        reader.go.clear()
+        for n in range(50):
+            await writer.publish("t/x", b"%d" % n)
+        await within(lambda: session.counters.received == 50)
+        # One is being handled, four wait, four places are kept for QoS 1.
+        assert session.counters.dropped == 45
+        for n in range(3):
+            await writer.publish("t/x", b"kept %d" % n, qos=1)
+        await within(lambda: session.counters.received == 53)
+        assert session.counters.dropped == 45
+        reader.go.set()
+        await within(lambda: reader.handled == 8)
+    assert reader.texts == ["0", "1", "2", "3", "4", "kept 0", "kept 1", "kept 2"]
+
+
+async def test_retained_messages_say_that_they_are_retained(broker: PlainBroker) -> None:
+    reader, writer = Reader(), writing(broker)
+    async with running(reading(broker, reader), writer):
+        await writer.publish("t/live", b"state", qos=1, retain=True)
+        await within(lambda: len(reader.packets) == 1)
+    assert reader.packets[0].retain
+
+
+async def test_a_denied_publish_is_seen(broker: PlainBroker) -> None:
+    writer = writing(broker)
+    async with running(writer):
+        with pytest.raises(PublishDeniedError, match="forbidden/x"):
+            await writer.publish("forbidden/x", b"", qos=1)
+        await writer.publish("t/x", b"", qos=1)
+    assert (writer.counters.denied, writer.counters.published) == (1, 1)
+
+
+@pytest.fixture
+def refusing_broker(tmp_path: Path) -> PlainBroker:
+    """A broker that, other than with an ACL file, says no to a subscription."""
+    (plugin,) = Path("/usr/lib").glob("*/mosquitto_dynamic_security.so")
+    rules = tmp_path / "rules.json"
+    nobody = {"groupname": "anyone", "roles": []}
+    acls = {"publishClientSend": True, "publishClientReceive": True, "subscribe": False}
+    rules.write_text(
+        json.dumps({"defaultACLAccess": acls, "anonymousGroup": "anyone", "groups": [nobody]})
+    )
+    return PlainBroker(tmp_path, extra=f"plugin {plugin}\nplugin_opt_config_file {rules}")
+
+
+async def test_a_refused_subscription_ends_the_session(refusing_broker: PlainBroker) -> None:
+    await refusing_broker.start()
+    try:
+        session = reading(refusing_broker, Reader())
+        with pytest.raises(SubscriptionRefusedError, match=r"t/#.*0x87"):
+            await asyncio.wait_for(session.run(), 5)
+    finally:
+        refusing_broker.kill()
+
+
+async def test_an_error_of_the_handler_ends_the_session(broker: PlainBroker) -> None:
+    async def fails(packet: Packet) -> None:
+        raise LookupError(packet.topic)
+
+    session = Session("reader", "core", broker.address, filters=EVERYTHING, on_packet=fails)
+    writer = writing(broker)
+    async with running(writer):
+        task = asyncio.create_task(session.run())
+        await session.wait_connected()
+        await writer.publish("t/boom", b"")
+        with pytest.raises(LookupError, match="t/boom"):
+            await asyncio.wait_for(task, 5)
+    assert broker.log().count("Received PUBACK from reader") == 0
+
+
+async def test_an_error_of_a_sink_or_a_confirmation_ends_the_session(broker: PlainBroker) -> None:
+    def fails(what: object) -> None:
+        raise LookupError(type(what).__name__)
+
+    reader = Session("reader", "core", broker.address, filters=EVERYTHING)
+    reader.attach(fails)
+    writer = writing(broker)
+    tasks = [asyncio.create_task(session.run()) for session in (reader, writer)]
+    await within(lambda: reader.connected)
+    writer.post(Outgoing("t/x", b"", qos=1, done=fails))
+    for task, what in zip(tasks, ("Delivery", "NoneType"), strict=True):
+        with pytest.raises(LookupError, match=what):
+            await asyncio.wait_for(task, 5)
+
+
+async def test_nobody_to_confirm_is_told_by_the_deadline() -> None:
+    nowhere = BrokerAddress("127.0.0.1", free_port())
+    session = Session("writer", "core", nowhere, limits=Limits(backoff_cap_ms=200))
+    task = asyncio.create_task(session.run())
+    with pytest.raises(PublishTimeoutError):
+        await session.publish("t/x", b"", qos=1, deadline_s=0.1)
+    await within(lambda: session.counters.failures > 1)
+    assert not session.connected
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_what_expired_before_it_could_be_sent_is_not_sent(broker: PlainBroker) -> None:
+    reader, writer = Reader(), writing(broker)
+    results: list[PublishError | None] = []
+    writer.post(Outgoing("t/late", b"", qos=1, expires_ms=1, done=results.append))
+    async with running(reading(broker, reader), writer):
+        await writer.publish("t/x", b"in time", qos=1, expiry_ms=60_000)
+        await within(lambda: len(reader.packets) == 1)
+    assert reader.texts == ["in time"]
+    assert isinstance(results[0], MessageExpiredError)
+    assert writer.counters.expired == 1
+
+
+async def test_the_broker_is_told_when_a_message_expires(broker: PlainBroker) -> None:
+    reader, writer = Reader(), writing(broker)
+    async with running(writer):
+        await writer.publish("t/short", b"short", qos=1, retain=True, expiry_ms=900)
+        await writer.publish("t/long", b"long", qos=1, retain=True, expiry_ms=60_000)
+        await asyncio.sleep(1.2)
+        async with running(reading(broker, reader)):
+            await within(lambda: reader.packets)
+            await asyncio.sleep(0.1)
+    assert reader.texts == ["long"]
+
+
+async def test_a_full_outbox_sheds_and_tells(broker: PlainBroker) -> None:
+    writer = writing(broker, Limits(outgoing=2))
+    results: list[PublishError | None] = []
+    for n in range(3):
+        writer.post(Outgoing("t/x", b"%d" % n, qos=1, done=results.append))
+    assert isinstance(results[0], MessageShedError)
+    async with running(writer):
+        await within(lambda: len(results) == 3)
+    assert results[1:] == [None, None]
+    assert (writer.counters.shed, writer.counters.published) == (1, 2)
+
+
+async def test_unconfirmed_messages_stay_within_the_brokers_limit(broker: PlainBroker) -> None:
+    # mosquitto 2.0 grants 20 unless configured otherwise, and throws off who exceeds it.
+    reader, writer = Reader(), writing(broker, Limits(in_flight=2_000))
+    async with running(reading(broker, reader), writer):
+        for n in range(2_000):
+            writer.post(Outgoing("t/x", b"%d" % n, qos=1))
+        await within(lambda: len(reader.packets) == 2_000)
+    assert writer.counters.reconnects == 0
+
+
+async def test_nagle_is_off(broker: PlainBroker) -> None:
+    async with Client(broker.address, "x", Limits(), lambda _: None, lambda *_: None) as client:
+        connection = client._client.socket()
+        assert isinstance(connection, socket.socket)
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_a_library_of_another_shape_is_refused(
+    broker: PlainBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_CALLED", ("ack", "no_such_name"))
+    with pytest.raises(ClientShapeError, match="no_such_name"):
+        Client(broker.address, "x", Limits(), lambda _: None, lambda *_: None)
+
+
+def test_filters_ask_for_the_highest_qos_a_topic_is_published_with() -> None:
+    assert subscriptions([topics.AFFERENT], scope_level="room") == [
+        Filter("/sc/aff/event/room/+/sensor/+/device/+", 1)
+    ]

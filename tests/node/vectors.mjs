@@ -1,0 +1,46 @@
+// Puts every vector that is JSON to ajv and prints, as JSON, whether its contract's schema takes it.
+// Usage: node vectors.mjs SCHEMAS_FOLDER
+
+import { readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import Ajv2020 from "ajv/dist/2020.js";
+
+const folder = process.argv[2];
+const read = (...path) => JSON.parse(readFileSync(join(folder, ...path), "utf8"));
+const jsonIn = (name) => readdirSync(join(folder, name)).filter((file) => file.endsWith(".json")).sort();
+
+const ajv = new Ajv2020({ strict: true, strictTypes: false, strictRequired: false });
+ajv.addVocabulary(["x-check", "x-registry"]);
+ajv.addSchema(read("envelope.schema.json"));
+for (const file of jsonIn("contracts")) ajv.addSchema(read("contracts", file));
+
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** JSON Merge Patch, RFC 7396. */
+function merge(target, patch) {
+  if (!isObject(patch)) return patch;
+  const merged = isObject(target) ? { ...target } : {};
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete merged[name];
+    else merged[name] = merge(merged[name], value);
+  }
+  return merged;
+}
+
+/** The message of a vector; undefined where it has none. */
+function message(file, vector) {
+  if (vector.stage === "decode" || vector.text === "") return undefined;
+  return "text" in vector ? JSON.parse(vector.text) : merge(file.message, vector.patch ?? {});
+}
+
+const said = {};
+for (const name of jsonIn("vectors")) {
+  if (name.endsWith(".schema.json")) continue;
+  const file = read("vectors", name);
+  const validate = ajv.getSchema(`nervus:contracts/${file.contract}`);
+  for (const vector of [...file.valid, ...file.invalid]) {
+    const value = message(file, vector);
+    if (value !== undefined) said[`${file.contract}: ${vector.name}`] = validate(value) ? "taken" : "refused";
+  }
+}
+console.log(JSON.stringify(said));

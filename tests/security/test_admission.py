@@ -1,0 +1,108 @@
+"""Who may connect to a broker, and as whom: real mosquitto, real clients."""
+
+import json
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from nervus.runtime.identity import Authority, Identity
+from nervus.runtime.state import BROKERS, BrokerName, StateFolder
+from security.clients import CONNACK_ACCEPTED, answer_to_connect
+from support import House, eventually
+
+# As /proc/net/tcp writes a socket's state and, byte by byte from the end, its address.
+LISTENING, LOOPBACK = "0A", "0100007F"
+
+
+@pytest.fixture
+def porch(running_house: House) -> Identity:
+    return running_house.join("porch", "board", "room/porch")
+
+
+@pytest.mark.req("S4-58")
+@pytest.mark.parametrize("broker", BROKERS)
+def test_without_a_certificate_nobody_connects(running_house: House, broker: BrokerName) -> None:
+    relay = running_house.join("relay", "relay")
+    no_certificate = ssl.create_default_context(cafile=str(relay.ca))
+    address = running_house.settings.brokers.get(broker)
+    assert answer_to_connect(address.port, None) == b""
+    assert answer_to_connect(address.port, no_certificate) == b""
+    # The same bytes with a certificate are answered: the refusals above were about that.
+    assert answer_to_connect(address.port, relay.ssl_context()) == CONNACK_ACCEPTED
+
+
+@pytest.mark.req("S4-58")
+def test_a_certificate_of_another_authority_is_refused(
+    running_house: House, tmp_path: Path
+) -> None:
+    ours = running_house.join("relay", "relay")
+    foreign = Authority.create(StateFolder.create(tmp_path / "foreign")).issue("relay", "relay")
+    foreign.ca.write_bytes(ours.ca.read_bytes())
+    assert running_house.publish(ours, "core", "/x", "in").returncode == 0
+    assert running_house.publish(foreign, "core", "/x", "in").returncode != 0
+
+
+def test_an_expired_certificate_is_refused(running_house: House) -> None:
+    past = datetime.now(UTC) - timedelta(days=366)
+    late = Authority(running_house.state, clock=lambda: past).issue("late", "consumer")
+    fresh = running_house.join("fresh", "consumer")
+    assert running_house.publish(fresh, "core", "/x", "in").returncode == 0
+    assert running_house.publish(late, "core", "/x", "in").returncode != 0
+
+
+def test_a_brokers_own_certificate_cannot_be_used_to_join(running_house: House) -> None:
+    server = running_house.authority.get("broker-core")
+    assert running_house.publish(server, "core", "/x", "in").returncode != 0
+
+
+def test_the_broker_is_refused_by_a_client_that_expects_another_host(
+    running_house: House,
+) -> None:
+    relay = running_house.join("relay", "relay")
+    good = running_house.publish(relay, "core", "/x", "in", "-h", "localhost")
+    assert good.returncode == 0
+    bad = running_house.publish(relay, "core", "/x", "in", "-h", "127.0.0.2")
+    assert bad.returncode != 0
+
+
+def test_a_client_id_cannot_be_chosen(running_house: House, porch: Identity) -> None:
+    mallory = running_house.join("mallory", "consumer")
+    victim = running_house.listen(porch, "spinal", ["/sc/dev/event/device/porch/pong"], 1)
+    stolen = running_house.publish(mallory, "spinal", "/x", "", "-i", "porch")
+    assert stolen.returncode == 0
+    log = running_house.log("spinal")
+    assert " as mallory " in log
+    assert "already connected" not in log
+    reliable = running_house.join("reliable", "reliable")
+    running_house.publish(reliable, "spinal", "/sc/dev/event/device/porch/pong", "alive")
+    assert victim.messages() == ["/sc/dev/event/device/porch/pong alive"]
+
+
+def test_the_same_identity_twice_is_one_connection(running_house: House, porch: Identity) -> None:
+    running_house.listen(porch, "spinal", ["/sc/dev/event/device/porch/pong"], 1)
+    running_house.listen(porch, "spinal", ["/sc/dev/event/device/porch/pong"], 1)
+    closing = "Client porch already connected, closing old connection"
+    eventually(lambda: closing in running_house.log("spinal"))
+
+
+def test_brokers_listen_on_loopback_alone(running_house: House) -> None:
+    listening = [
+        line.split()[1].split(":")
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+        if line.split()[3] == LISTENING
+    ]
+    for broker in BROKERS:
+        port = running_house.settings.brokers.get(broker).port
+        addresses = [address for address, number in listening if int(number, 16) == port]
+        assert addresses == [LOOPBACK]
+
+
+def test_no_key_appears_in_command_lines_or_logs(running_house: House, porch: Identity) -> None:
+    secret = porch.key.read_text().splitlines()[1]
+    registry = json.loads(running_house.state.registry_file.read_text())
+    assert secret not in json.dumps(registry)
+    for broker in BROKERS:
+        assert secret not in running_house.log(broker)

@@ -1,0 +1,180 @@
+"""What tests of several folders share: a prepared house, and foreign MQTT clients."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from nervus.runtime.brokers import brokers, prepare_brokers, refresh_rights
+from nervus.runtime.identity import Authority, Identity
+from nervus.runtime.settings import Settings, create_settings
+from nervus.runtime.state import BROKERS, BrokerName, StateFolder
+
+DEADLINE_S = 8.0
+_RELOADED = "Reloading config"
+
+
+@dataclass(frozen=True)
+class House:
+    """A state folder with its settings and authority."""
+
+    state: StateFolder
+    settings: Settings
+    authority: Authority
+    listeners: list["Listener"] = field(default_factory=list)
+
+    def log(self, broker: BrokerName) -> str:
+        """Return what a broker of the `running_house` fixture has written so far."""
+        return (self.state.broker(broker) / "log").read_text()
+
+    def join(self, name: str, role: str, scope: str | None = None) -> Identity:
+        """Issue an identity to brokers that run; its rights are in force on return."""
+        before = {broker: self.log(broker).count(_RELOADED) for broker in BROKERS}
+        identity = self.authority.issue(name, role, scope)
+        told = refresh_rights(self.state, self.settings, self.authority)
+        assert told == list(BROKERS)
+        for broker in BROKERS:
+            eventually(partial(self._has_reloaded, broker, before[broker]))
+        return identity
+
+    def client_arguments(self, identity: Identity, broker: BrokerName) -> list[str]:
+        """Options with which mosquitto_pub and mosquitto_sub connect as `identity`."""
+        listener = self.settings.brokers.get(broker)
+        return [
+            *("-h", listener.connect_host, "-p", str(listener.port)),
+            *("--cafile", str(identity.ca)),
+            *("--cert", str(identity.cert), "--key", str(identity.key)),
+        ]
+
+    def publish(
+        self, identity: Identity, broker: BrokerName, topic: str, text: str, *options: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Publish with mosquitto_pub, QoS 1 unless `options` say otherwise."""
+        arguments = self.client_arguments(identity, broker)
+        command = ["mosquitto_pub", *arguments, "-q", "1", "-t", topic, "-m", text, *options]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        )
+
+    def listen(
+        self, identity: Identity, broker: BrokerName, topics: Sequence[str], count: int
+    ) -> "Listener":
+        """Subscribe with mosquitto_sub, ready when this returns; ended with the fixture."""
+        arguments = [*self.client_arguments(identity, broker), "-C", str(count)]
+        self.listeners.append(Listener(arguments, topics))
+        return self.listeners[-1]
+
+    def _has_reloaded(self, broker: BrokerName, times: int) -> bool:
+        return self.log(broker).count(_RELOADED) > times
+
+
+class Listener:
+    """A mosquitto_sub that ends after a count of messages."""
+
+    def __init__(self, arguments: list[str], topics: Sequence[str]) -> None:
+        filters = [word for topic in topics for word in ("-t", topic)]
+        # -d tells of the granted subscription before the first message can be missed.
+        command = ["mosquitto_sub", *arguments, "-q", "1", "-v", "-d", *filters]
+        self._process = subprocess.Popen(
+            ["stdbuf", "-oL", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,  # so that reading a line takes nothing that comes after it
+        )
+        self._messages: list[str] = []
+        self._read_until("Subscribed")
+
+    def messages(self) -> list[str]:
+        """All messages as `topic text`, once the count is reached."""
+        if not self._process.stdout or self._process.stdout.closed:
+            return self._messages
+        output, _ = self._process.communicate(timeout=DEADLINE_S)
+        lines = output.decode().splitlines()
+        self._messages = [line for line in lines if line.startswith(("/", "$"))]
+        return self._messages
+
+    def close(self) -> list[str]:
+        """End it however far it got; the messages so far."""
+        self._process.terminate()
+        return self.messages()
+
+    def _read_until(self, word: str) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if word.encode() in line:
+                return
+        raise AssertionError(f"mosquitto_sub ended without {word!r}")
+
+
+def prepared_house(path: Path) -> House:
+    """Create a state folder that could run."""
+    state = StateFolder.create(path)
+    settings = create_settings(state)
+    authority = Authority.create(state)
+    prepare_brokers(state, settings, authority)
+    return House(state, settings, authority)
+
+
+@contextmanager
+def broker_processes(house: House) -> Iterator[None]:
+    """Run both brokers of a house; its listeners end with them."""
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for broker in brokers(house.state, house.settings):
+            log = (broker.folder / "log").open("wb")
+            with log:
+                started.append(subprocess.Popen(broker.command(), stdout=log, stderr=log))
+            eventually(partial(answers, broker.settings.connect_host, broker.settings.port))
+        yield
+    finally:
+        for listener in house.listeners:
+            listener.close()
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.wait(timeout=DEADLINE_S)
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
+
+
+def eventually(condition: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: It does not within the deadline.
+    """
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s"
+        time.sleep(0.02)
+
+
+def process_lives(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return False
+    return fields[0] != "Z"
+
+
+def processes_naming(path: Path) -> list[int]:
+    """Return ids of running processes that name `path` on their command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(path).encode() in words and process_lives(int(folder.name)):
+            found.append(int(folder.name))
+    return found

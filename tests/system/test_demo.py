@@ -1,0 +1,122 @@
+"""The demo as a newcomer runs it, and under the loss of each of its parts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import process_lives
+
+CHILDREN = ("broker-spinal", "broker-core", "brainstem", "thalamus", "command", "reflect")
+
+
+def start(folder: Path, seconds: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "nervus", "demo", "--seconds", str(seconds),
+            "--json", str(folder / "out.json"), "--state", str(folder / "state"),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def report(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "out.json").read_text())
+    return read
+
+
+def rejects(folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "nervus", "rejects", "--json", "--last", "1000"]
+    command += ["--state", str(folder / "state")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    read: dict[str, Any] = json.loads(printed)
+    return read
+
+
+def pids(folder: Path) -> dict[str, int]:
+    status = json.loads((folder / "state/run/status.json").read_text())
+    return {child["name"]: child["pid"] for child in status["children"] if child["pid"]}
+
+
+def board_pids(folder: Path) -> dict[str, int]:
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            home = (process / "cwd").readlink()
+        except OSError:
+            continue
+        if home.parent == folder / "state/boards":
+            found[home.name] = int(process.name)
+    return found
+
+
+@pytest.mark.timeout(90)  # the demo itself is asked to run for 12 s
+@pytest.mark.req("S0-7", "S0-8", "S0-9", "S0-107", "S1-2", "S1-3", "S1-7", "S2-2", "S2-16", "S4-4")
+def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
+    demo = start(tmp_path, 12)
+    time.sleep(6)
+    left_behind = [*pids(tmp_path).values(), *board_pids(tmp_path).values()]
+    output, _ = demo.communicate()
+    assert demo.returncode == 0, output
+    told = report(tmp_path)
+    assert len(told["boards"]) >= 3
+    assert all(board["status"] == "online" for board in told["boards"].values())
+    assert told["afferents"] > told["bundles"] > 0
+    assert 0 < told["gated_relays"] < told["bundles"]
+    assert told["route_decisions"]["drop"] > 0
+    assert told["reflex_fires"] > 0
+    commands = told["commands"]
+    assert commands["outcomes"]["succeeded"] > 0
+    assert commands["outcomes"]["rejected"] > 0
+    assert commands["without_outcome"] == commands["outcomes_twice"] == 0
+    assert {"decode_error", "identity_mismatch"} <= set(told["rejects"]["by_reason"])
+    assert rejects(tmp_path)["counts"] == told["rejects"]["by_reason"]
+    assert {"duplicate", "decode_error"} <= {
+        each["reason_code"] for each in rejects(tmp_path)["latest"]
+    }
+    for latency in told["latency_ms"].values():
+        assert latency["count"] > 0
+        assert latency["p99"] >= latency["p50"] > 0
+    assert len(left_behind) >= len(CHILDREN) + 3
+    assert not [pid for pid in left_behind if process_lives(pid)]
+
+
+@pytest.mark.timeout(120)  # seven losses, one after the other, and the time to come back
+@pytest.mark.req("S0-6", "S4-20", "S4-82", "S4-87")
+def test_each_part_comes_back_from_sigkill_and_no_command_is_left_open(tmp_path: Path) -> None:
+    demo = start(tmp_path, 26)
+    time.sleep(7)
+    for child in CHILDREN:
+        os.kill(pids(tmp_path)[child], signal.SIGKILL)
+        time.sleep(2.5)
+    os.kill(board_pids(tmp_path)["kitchen-1"], signal.SIGKILL)
+    output, _ = demo.communicate()
+    assert demo.returncode == 0, output
+    told = report(tmp_path)
+    assert {name: told["restarts"][name] for name in CHILDREN} == dict.fromkeys(CHILDREN, 1)
+    assert told["boards"]["kitchen-1"]["starts"] == 2
+    assert all(board["status"] == "online" for board in told["boards"].values())
+    commands = told["commands"]
+    assert commands["accepted"] > 20
+    assert commands["without_outcome"] == commands["outcomes_twice"] == 0
+
+
+@pytest.mark.timeout(60)  # it has to start before it can be stopped
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_demo_cleanly_and_leaves_no_process(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    demo = start(tmp_path, 600)
+    time.sleep(6)
+    children = [*pids(tmp_path).values(), *board_pids(tmp_path).values()]
+    demo.send_signal(number)
+    output, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 0, output
+    assert "Traceback" not in output
+    assert not [pid for pid in children if process_lives(pid)]

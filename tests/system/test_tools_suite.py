@@ -1,0 +1,150 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHECKS = Path(__file__).resolve().parents[2] / "tools" / "checks"
+# Ignores an interrupt, and starts something in a session of its own that outlives it.
+STUBBORN = "trap '' INT; setsid sleep 86421 & echo started; sleep 86420"
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(CHECKS)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def running(marker: str) -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if command.startswith("sleep ") and marker in command:
+            found.append(command)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_run_leaves_no_process(number: signal.Signals) -> None:
+    marker = f"8{number:02}{os.getpid()}"
+    command = STUBBORN.replace("86421", marker + "1").replace("86420", marker + "0")
+    code = (
+        "import sys, processes, suite; processes._GRACE_S = processes._SETTLE_S = 0.5;"
+        "suite.STAGES = (suite.Stage('x', (('bash', '-c', sys.argv[1]),)),);"
+        "sys.exit(suite.main([]))"
+    )
+    process = python(code, command)
+    assert process.stdout is not None
+    while "started" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=15)
+    assert process.returncode == 130, errors
+    assert "everything that was started is ended" in errors
+    assert running(marker) == []
+
+
+def test_process_left_behind_fails_the_check_and_is_ended() -> None:
+    marker = f"9{os.getpid()}"
+    code = (
+        "import sys, processes, suite; processes._SETTLE_S = 0.3; processes.adopt_orphans();"
+        "r = suite.run_stage(suite.Stage('x', (('sh', '-c', sys.argv[1]),))); print(r.passed)"
+    )
+    output, errors = python(code, f"setsid sleep {marker} & exit 0").communicate(timeout=15)
+    assert output.splitlines()[-1] == "False"
+    assert f"left running by x, and ended: sleep {marker}" in errors
+    assert running(marker) == []
+
+
+def test_child_that_is_just_ending_is_not_left_behind() -> None:
+    code = (
+        "import processes, suite; processes.adopt_orphans();"
+        "r = suite.run_stage(suite.Stage('x', (('sh', '-c', 'setsid sleep 0.3 &'),)));"
+        "print(r.passed)"
+    )
+    started = time.monotonic()
+    output, errors = python(code).communicate(timeout=15)
+    assert output.splitlines()[-1] == "True", errors
+    assert time.monotonic() - started < 3
+
+
+def test_failing_command_stops_its_check_but_not_the_next(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, suite; suite._COUNTS = pathlib.Path(sys.argv[1]); suite.STAGES = ("
+        "suite.Stage('first', (('false',), ('echo', 'never'))),"
+        "suite.Stage('second', (('echo', 'reached'),)));"
+        "sys.exit(suite.main([]))"
+    )
+    process = python(code, str(tmp_path / "counts.xml"))
+    output, errors = process.communicate(timeout=15)
+    assert process.returncode == 1
+    assert "never" not in output
+    assert "reached" in output
+    assert "status 1: false" in errors
+    assert output.splitlines()[-3] == "failed: first"
+    assert output.splitlines()[-1].startswith("no tests ran, 2 checks in ")
+
+
+def test_last_line_counts_tests_as_pytest_does(tmp_path: Path) -> None:
+    (tmp_path / "test_three.py").write_text(
+        "import pytest\n\ndef test_a():\n    pass\n\ndef test_b():\n    assert 0\n\n"
+        "def test_c():\n    pytest.skip()\n"
+    )
+    counts = tmp_path / "counts.xml"
+    code = (
+        "import sys, pathlib, suite; suite._COUNTS = pathlib.Path(sys.argv[2]);"
+        "command = (sys.executable, '-m', 'pytest', '--rootdir', sys.argv[1], '-c', '/dev/null',"
+        "           f'--junitxml={sys.argv[2]}', sys.argv[1]);"
+        "suite.STAGES = (suite.Stage('tests', (command,)),); sys.exit(suite.main([]))"
+    )
+    process = python(code, str(tmp_path), str(counts))
+    output, errors = process.communicate(timeout=15)
+    assert process.returncode == 1, errors
+    assert output.splitlines()[-1].startswith("1 failed, 1 passed, 1 skipped, 1 checks in ")
+
+
+def coverage(tmp_path: Path, total: float, **files: float) -> subprocess.CompletedProcess[str]:
+    report: dict[str, Any] = {"totals": {"percent_covered": total}, "files": {}}
+    for name, percent in files.items():
+        report["files"][f"hub/nervus/{name.replace('__', '/')}.py"] = {
+            "summary": {"percent_covered": percent},
+            "missing_lines": [],
+            "missing_branches": [] if percent == 100 else [[7, 9]],
+        }
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    return subprocess.run(
+        [sys.executable, CHECKS / "coverage_floors.py", path],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+
+
+@pytest.mark.req("S4-86")
+def test_hub_covered_to_less_than_80_percent_fails(tmp_path: Path) -> None:
+    result = coverage(tmp_path, 79.9, cli__view=10)
+    assert result.returncode == 1
+    assert "total: 79.9 % covered, floor 80 %" in result.stderr
+    assert coverage(tmp_path, 80, cli__view=10).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["reliable__core", "wire__guard"])
+def test_branch_of_a_core_or_the_guard_without_a_test_fails(tmp_path: Path, name: str) -> None:
+    result = coverage(tmp_path, 99, **{name: 99.5})
+    assert result.returncode == 1
+    assert "no test reaches branch 7 → 9" in result.stderr
+    assert coverage(tmp_path, 99, **{name: 100}).returncode == 0

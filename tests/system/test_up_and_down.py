@@ -1,0 +1,177 @@
+"""`nervus up` as a person runs it: started, broken, stopped; nothing stays behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import DEADLINE_S, eventually, process_lives, processes_naming
+
+NERVUS = [sys.executable, "-m", "nervus"]
+
+
+class Up:
+    """A running `nervus up` and the state folder it runs on."""
+
+    def __init__(self, state: Path, *options: str) -> None:
+        self.state = state
+        self.log = state.with_suffix(".log")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*NERVUS, "up", "--state", str(state), *options], stderr=log, process_group=0
+            )
+
+    def children(self) -> dict[str, dict[str, Any]]:
+        try:
+            status = json.loads((self.state / "run" / "status.json").read_text())
+        except FileNotFoundError:
+            return {}
+        if status["pid"] != self.process.pid:
+            return {}
+        return {child["name"]: child for child in status["children"]}
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        children = self.children().values()
+        return bool(children) and all(child["state"] == "ready" for child in children)
+
+    def wait_ready(self) -> dict[str, dict[str, Any]]:
+        eventually(self.ready, within_s=15)
+        return self.children()
+
+    def stop(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=DEADLINE_S)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    started: list[Up] = []
+
+    def begin(*options: str) -> Up:
+        started.append(Up(tmp_path / "state", *options))
+        return started[-1]
+
+    yield begin
+    for up in started:
+        if up.process.poll() is None:
+            up.stop(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_cleanly_and_leaves_no_process(
+    start: Callable[..., Up], number: signal.Signals
+) -> None:
+    up = start()
+    pids = [child["pid"] for child in up.wait_ready().values()]
+    assert len(pids) == 3
+    assert up.stop(number) == 0
+    assert [pid for pid in pids if process_lives(pid)] == []
+    assert processes_naming(up.state) == []
+    log = up.log.read_text()
+    assert "Nervus is up" in log
+    assert "Traceback" not in log
+    assert "missed its deadline" not in log
+    assert not (up.state / "run" / "status.json").exists()
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_supervisor_first(start: Callable[..., Up]) -> None:
+    """The terminal signals the whole foreground group; children are outside of it."""
+    up = start()
+    up.wait_ready()
+    os.killpg(up.process.pid, signal.SIGINT)
+    assert up.process.wait(timeout=DEADLINE_S) == 0
+    assert " ended (" not in up.log.read_text()
+    assert processes_naming(up.state) == []
+
+
+@pytest.mark.parametrize("name", ["broker-spinal", "broker-core", "services"])
+def test_a_killed_part_comes_back(start: Callable[..., Up], name: str) -> None:
+    up = start()
+    before = up.wait_ready()
+    os.kill(before[name]["pid"], signal.SIGKILL)
+    eventually(lambda: up.children()[name]["pid"] not in {None, before[name]["pid"]}, 0.5)
+    after = up.wait_ready()
+    assert after[name]["restarts"] == 1
+    for other in set(before) - {name}:
+        assert after[other]["pid"] == before[other]["pid"]
+
+
+def test_a_killed_supervisor_leaves_nothing_and_starts_again_at_once(
+    start: Callable[..., Up],
+) -> None:
+    first = start()
+    pids = [child["pid"] for child in first.wait_ready().values()]
+    first.stop(signal.SIGKILL)
+    second = start()
+    eventually(lambda: not any(process_lives(pid) for pid in pids))
+    again = second.wait_ready()
+    assert not {child["pid"] for child in again.values()} & set(pids)
+    assert second.stop(signal.SIGINT) == 0
+    assert processes_naming(second.state) == []
+
+
+def test_a_second_start_on_the_same_folder_is_refused(start: Callable[..., Up]) -> None:
+    up = start()
+    up.wait_ready()
+    second = subprocess.run(
+        [*NERVUS, "up", "--state", str(up.state)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert "already runs here" in second.stderr
+    assert up.ready()
+
+
+def test_services_can_have_a_process_each(start: Callable[..., Up]) -> None:
+    children = start("--separate").wait_ready()
+    assert list(children)[2:] == ["brainstem", "thalamus", "command", "reflect"]
+    assert len({child["pid"] for child in children.values()}) == 6
+
+
+def test_a_running_system_answers_status_doctor_and_new_identities(
+    start: Callable[..., Up],
+) -> None:
+    up = start()
+    up.wait_ready()
+    for command, word in (
+        (["status"], "broker-core"),
+        (["doctor"], "is served"),
+        (["identity", "issue", "me", "--role", "observer"], "in force on spinal and core"),
+    ):
+        result = subprocess.run(
+            [*NERVUS, *command, "--state", str(up.state)],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+            env=os.environ | {"COLUMNS": "200"},
+        )
+        assert result.returncode == 0, result.stderr
+        assert word in result.stdout
+    log = subprocess.run(
+        ["mosquitto_sub", *_client(up, "me"), "-t", "$SYS/broker/version", "-C", "1", "-W", "5"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    assert "mosquitto" in log.stdout
+
+
+def _client(up: Up, name: str) -> list[str]:
+    conf = (up.state / "brokers" / "core" / "mosquitto.conf").read_text()
+    port = next(line.split()[1] for line in conf.splitlines() if line.startswith("listener "))
+    folder = up.state / "identities" / name
+    files = {"cafile": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
+    options = [word for key, file in files.items() for word in (f"--{key}", str(folder / file))]
+    return ["-h", "127.0.0.1", "-p", port, *options]

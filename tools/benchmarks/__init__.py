@@ -1,0 +1,1 @@
+"""Measures Nervus beside the goals it is held to; see `tools/bench`."""

@@ -1,0 +1,174 @@
+"""`tools/bench firmware`: reflexes, rules, messages, heap and link of a virtual board."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import reflexes
+from benchmarks.house import house
+from benchmarks.stand import IDENTITY, Stand
+from benchmarks.table import Goal, Row
+from benchmarks.timing import DidNotHappenError
+from nervus.simulator import Toolchain, VirtualBoard
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from benchmarks.house import House
+
+_ON_BOARD: Final = Path(__file__).with_name("on_board")
+_REPEATS: Final = 60
+_QUICK_REPEATS: Final = 3
+_PUBLISHES: Final = 20_000
+_QUICK_PUBLISHES: Final = 50
+_SCRIPT_S: Final = 60.0
+_DOORS: Final = 8
+_LAMPS: Final = 4
+_RECONNECTS: Final = 5
+_HEAPS: Final = ("128k", "192k")
+_SETTLE_S: Final = 2.0
+_HEAP_WORD: Final = "heap"
+
+
+async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - every benchmark has this one signature
+    """On MicroPython alone first, then with a broker."""
+    tell("rules and messages on MicroPython")
+    rows = await _pure(_QUICK_REPEATS if quick else _REPEATS)
+    boards = {reflexes.DEVICE: f"room/{reflexes.ROOM}"}
+    async with house(boards=boards, parts={IDENTITY: "reliable"}, services=False) as hub:
+        tell("QoS 1 publishes over TLS")
+        rows.append(await _publishes(hub, _QUICK_PUBLISHES if quick else _PUBLISHES))
+        for heap in _HEAPS:
+            tell(f"free heap of {heap}")
+            rows.append(await _free(hub, heap))
+        return await reflexes.measure(hub, quick, tell) + rows
+
+
+async def _pure(repeats: int) -> list[Row]:
+    seen = await _script("pure.py", str(repeats))
+    costs, sizes = seen["costs"], seen["sizes"]
+
+    def row(name: str, what: str, unit: str, goal: float, *keys: str) -> Row:
+        values = {key: costs[name][key] for key in keys}
+        note = "" if unit == "bytes" else f"{costs['nothing']['median']:.2g} µs of it is the call"
+        return Row(f"{name} {unit}", what, unit, values, repeats, (Goal("≤", goal, keys[0]),), note)
+
+    return [
+        row("rules 1", "evaluating one rule of one leaf", "µs", 5.0, "median", "least"),
+        row("rules 32", "evaluating 32 rules of one leaf", "µs", 160.0, "median", "least"),
+        row("afferent", "building an afferent by template", "µs", 15.0, "median", "least"),
+        row("afferent", "… the heap it takes", "bytes", 64.0, "bytes"),
+        Row("size", "a message's JSON", "bytes", {k: float(v) for k, v in sizes.items()}, 1,
+            (Goal("≤", 430.0, "AfferentSignal"),)),
+    ]  # fmt: skip
+
+
+async def _publishes(hub: House, count: int) -> Row:
+    listener, files = hub.settings.brokers.spinal, reflexes.identity(hub)
+    plan = {
+        "host": listener.connect_host,
+        "port": listener.port,
+        "device_id": reflexes.DEVICE,
+        "scope": reflexes.ROOM,
+        "cert": str(files.certificate),
+        "key": str(files.key),
+        "ca": str(files.authority),
+        "count": count,
+        "deadline_s": _SCRIPT_S / 2,
+    }
+    # A file: MicroPython dies of an argument of more than 255 bytes.
+    file = hub.state.path / "publish.json"
+    await asyncio.to_thread(file.write_text, json.dumps(plan))
+    seen = await _script("publish.py", str(file))
+    if seen["acked"] != count or seen["downs"]:
+        raise DidNotHappenError(f"QoS 1 publishes: {seen} of {count}")
+    rate = {"rate": 1e3 * seen["acked"] / max(1, seen["ms"])}
+    what = "QoS 1 publishes over TLS, built and acknowledged"
+    return Row("qos1 publishes", what, "messages/s", rate, count, (Goal("≥", 5_000, "rate"),))
+
+
+async def _free(hub: House, heap: str) -> Row:
+    """Free heap with 8 sensors, 4 actuators and 8 rules, connected; 0 when it does not come up."""
+    doors = _DOORS
+    stand = Stand(hub, reflexes.DEVICE, reflexes.ROOM)
+    flash = hub.state.path / "boards" / f"heap-{heap}"
+    node = reflexes.node(hub.settings.brokers.spinal.port, doors=doors, lamps=_LAMPS)
+    note = f"{doors} sensors, {_LAMPS} actuators, {doors} rules, over TLS"
+    async with _talkative(heap) as toolchain, stand.running():
+        board = VirtualBoard(flash, node, reflexes.identity(hub), toolchain)
+        async with board:
+            try:
+                await stand.synced()
+                for number in range(doors):
+                    await stand.configure(reflexes.rule(number, _LAMPS))
+                for _ in range(_RECONNECTS):
+                    board.set_wifi(False)
+                    await asyncio.sleep(_SETTLE_S / 10)
+                    board.set_wifi(True)
+                    await asyncio.sleep(_SETTLE_S)
+            except TimeoutError:
+                note += "; does not come up"
+        restarts = board.starts - 1
+    if restarts:
+        note += f"; {reflexes.last_error(board)}"
+    lines = [line.split() for line in board.log.lines if f"] {_HEAP_WORD} " in line]
+    if "does not" in note or not lines:
+        free, total = 0, 1
+    else:
+        free, total = int(lines[-1][-2]), int(lines[-1][-1])
+    values = {"free": 100 * free / total, "restarts": restarts}
+    goals = (Goal("≥", 40.0, "free"), Goal("≤", 0.0, "restarts")) if heap == _HEAPS[0] else ()
+    what = f"heap free after {1 + _RECONNECTS} connects, heapsize {heap}"
+    return Row(f"heap {heap}", what, "%", values, len(lines), goals, note)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heap(Toolchain):
+    """A toolchain with another size of heap."""
+
+    heap: str = _HEAPS[0]
+
+    def command(self) -> list[str]:
+        start = self.firmware / "simulator" / "start.py"
+        return [str(self.micropython), "-X", f"heapsize={self.heap}", str(start)]
+
+
+@asynccontextmanager
+async def _talkative(heap: str) -> AsyncIterator[Toolchain]:
+    """The firmware tree with a main.py that says what is free."""
+    found = Toolchain.locate()
+    with tempfile.TemporaryDirectory(prefix="nervus-bench-") as folder:
+        tree = Path(folder)
+        for name in ("lib", "simulator", "boot.py"):
+            (tree / name).symlink_to(found.firmware / name)
+        (tree / "main.py").symlink_to(_ON_BOARD / "main.py")
+        yield _Heap(found.micropython, found.umqtt, tree, heap)
+
+
+async def _script(name: str, *arguments: str) -> dict[str, Any]:
+    """Run a script of `on_board/` on the board's MicroPython; returns what it printed as JSON."""
+    toolchain = Toolchain.locate()
+    command = [*toolchain.command()[:-1], str(_ON_BOARD / name), *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={"MICROPYPATH": toolchain.search_path()},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_SCRIPT_S):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise DidNotHappenError(f"{name} ended with status {process.returncode}: {output!r:.300}")
+    printed: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return printed

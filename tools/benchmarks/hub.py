@@ -1,0 +1,21 @@
+"""`tools/bench hub`: brainstem, thalamus, store and commands, in process and on real brokers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks import in_process, round_trips, sustained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.table import Row
+
+
+async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - every benchmark has this one signature
+    """Cores first, then rates, then latencies."""
+    rows = in_process.cores(quick, tell)
+    rows += await in_process.store(quick, tell)
+    rows += await sustained.measure(quick, tell)
+    rows += await round_trips.measure(quick, tell)
+    return rows

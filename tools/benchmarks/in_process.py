@@ -1,0 +1,154 @@
+"""The hub's cores and its store, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import messages
+from benchmarks.messages import NOW_MS
+from benchmarks.table import Goal, Row
+from benchmarks.timing import Case, DidNotHappenError, interleaved, percentiles
+from nervus.brainstem import Brainstem, BrainstemSettings
+from nervus.store import Store
+from nervus.thalamus import Gate, Relay, ThalamusSettings, judge
+from nervus.wire import Accepted, Guard, Mint, Publish, encode, topics
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+_ROUNDS: Final = 9
+_QUICK_ROUNDS: Final = 2
+_AFFERENTS: Final = 10_000
+_BUNDLES: Final = 2_000
+_JUDGEMENTS: Final = 20_000
+_QUICK_COUNT: Final = 100
+_RATE: Final = 10_000
+_SCHEMA: Final = ("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL)",)
+_RECORD: Final = "x" * 400
+_ALONE: Final = 300
+_IN_FLIGHT: Final = 256
+_EACH: Final = 40
+
+
+def cores(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - as `measure`
+    """Guard and core of brainstem and thalamus, and the gate algebra alone."""
+    rounds = _QUICK_ROUNDS if quick else _ROUNDS
+    tell(f"cores in process, {rounds} rounds")
+    cases = [
+        _brainstem(_QUICK_COUNT if quick else _AFFERENTS),
+        _thalamus(_QUICK_COUNT if quick else _BUNDLES),
+        _gate(_QUICK_COUNT if quick else _JUDGEMENTS),
+    ]
+    spreads = interleaved(cases, rounds)
+    counts = {case.name: case.count * rounds for case in cases}
+    sustained = (Goal("≥", 50_000),)
+    return [
+        Row("brainstem in process", "guard + brainstem core, compact afferents", "messages/s",
+            spreads["brainstem"].rates(), counts["brainstem"], sustained,
+            "one core, in process"),
+        Row("thalamus in process", "guard + relay core + JSON of what it sends", "bundles/s",
+            spreads["thalamus"].rates(), counts["thalamus"], (Goal("≥", 20_000),),
+            "one core, in process; two messages out for each"),
+        Row("gate decision", "gate algebra, one living gate", "µs",
+            spreads["gate"].values(), counts["gate"], (Goal("≤", 5.0),)),
+    ]  # fmt: skip
+
+
+def _brainstem(count: int) -> Case:
+    packets = [(messages.packet(publish), now_ms) for publish, now_ms in messages.afferents(count)]
+    settings = BrainstemSettings(source_rate=_RATE, source_burst=_RATE)
+
+    def prepare() -> Callable[[], int]:
+        core = Brainstem(settings, Mint("brainstem", "brainstem", seed=1, boot=1))
+        guard = Guard([topics.AFFERENT])
+
+        def run() -> int:
+            taken = 0
+            for packet, now_ms in packets:
+                verdict = guard.judge(packet, now_ms)
+                if isinstance(verdict, Accepted):
+                    core.step(verdict, now_ms)
+                    taken += 1
+            return taken
+
+        return run
+
+    return Case("brainstem", count, prepare)
+
+
+def _thalamus(count: int) -> Case:
+    mint = Mint("brainstem", "brainstem", seed=5, boot=1)
+    packets = [messages.packet(messages.bundle(mint, number)) for number in range(count)]
+
+    def prepare() -> Callable[[], int]:
+        relay = Relay(ThalamusSettings(), Mint("relay", "thalamus", seed=1, boot=1), "home")
+        guard = Guard([topics.RELAY_BUNDLE])
+
+        def run() -> int:
+            relayed = 0
+            for packet in packets:
+                verdict = guard.judge(packet, NOW_MS)
+                if not isinstance(verdict, Accepted):
+                    continue
+                for effect in relay.step(verdict, NOW_MS):
+                    if isinstance(effect, Publish):
+                        relayed += effect.address.spec is topics.GATED_RELAY
+                        encode(effect.message)
+            return relayed
+
+        return run
+
+    return Case("thalamus", count, prepare)
+
+
+def _gate(count: int) -> Case:
+    gates = (Gate(0.5),)
+
+    def run() -> int:
+        return sum(
+            judge("normal", gates, gatekeeper=True).decision == "attenuate" for _ in range(count)
+        )
+
+    return Case("gate", count, lambda: run)
+
+
+async def store(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - as `measure`
+    """Durable writes, one after the other and 256 at once."""
+    alone, each = (20, 1) if quick else (_ALONE, _EACH)
+    tell("store commits, each on the disk before it is answered")
+    with tempfile.TemporaryDirectory(prefix="nervus-bench-") as folder:
+        async with Store(Path(folder) / "bench.db", _SCHEMA) as opened:
+            times = []
+            for _ in range(alone):
+                began = time.perf_counter()
+                await opened.write(_insert)
+                times.append((time.perf_counter() - began) * 1e3)
+            began = time.perf_counter()
+            await asyncio.gather(*(_write(opened, each) for _ in range(_IN_FLIGHT)))
+            seconds = time.perf_counter() - began
+            kept = await opened.read(lambda c: c.execute("SELECT COUNT(*) FROM t").fetchone()[0])
+            group = opened.counters.largest_group
+    many = _IN_FLIGHT * each
+    if kept != alone + many:
+        raise DidNotHappenError(f"the store kept {kept} of {alone + many} records")
+    return [
+        Row("store alone", "durable write, one in flight", "ms", percentiles(times), alone,
+            (Goal("≤", 1.0, "p50"),), "synchronous=FULL, this machine's temporary folder"),
+        Row("store grouped", f"durable writes, {_IN_FLIGHT} in flight", "writes/s",
+            {"rate": many / seconds}, many, (Goal("≥", 4_000, "rate"),),
+            f"up to {group} in one commit"),
+    ]  # fmt: skip
+
+
+async def _write(opened: Store, count: int) -> None:
+    for _ in range(count):
+        await opened.write(_insert)
+
+
+def _insert(connection: sqlite3.Connection) -> Any:
+    return connection.execute("INSERT INTO t (v) VALUES (?)", (_RECORD,)).rowcount

@@ -1,0 +1,19 @@
+"""Stands in for firmware/main.py: the same program, which also says each second what is free."""
+
+import gc
+
+from spinal.node import load
+from spinal.runtime import Runtime
+
+
+class Measured(Runtime):
+    """The board's program; its own second ends with a collection, so what is free then is free."""
+
+    def _each_second(self) -> None:
+        super()._each_second()
+        free = gc.mem_free()
+        used = gc.mem_alloc()
+        self.log(f"heap {free} {free + used}")
+
+
+Measured(load("node.json")).run()

@@ -1,0 +1,97 @@
+"""Runs on the virtual board's MicroPython: what rules and messages cost, as one JSON object.
+
+Started as `micropython pure.py REPEATS`.
+"""
+
+import gc
+import json
+import sys
+import time
+
+from spinal.clock import Clock
+from spinal.envelope import Envelope
+from spinal.ids import MessageIds
+from spinal.reflex import Engine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_LOOPS = 100
+_HEAP_LOOPS = 50
+_VALUES = {"temperature": 20.5}
+
+ticks_us = time.ticks_us
+ticks_diff = time.ticks_diff
+mem_alloc = gc.mem_alloc
+
+
+def main() -> None:
+    """Measure and print."""
+    repeats = int(sys.argv[1])
+    clock = Clock()
+    clock.pong(dict(clock.ping(0), unix_ms=1790000000000), 0)
+    envelope = Envelope("porch-1", 12, MessageIds(bytes(range(10))), clock)
+
+    def afferent(number: int) -> object:
+        return envelope.afferent("temperature", 21.37, "Cel", number, 10000)
+
+    def fire() -> bytes:
+        payload = {
+            "version": 1,
+            "inputs": {"door": True},
+            "actions": ["lamp=true"],
+            "dry_run": False,
+        }
+        return envelope.build("ReflexFire", payload, 160, 86400000, "0" * 26, None, "critical")
+
+    measured = {}
+    for rules in (0, 1, 32):
+        engine = _engine(rules)
+        measured[f"rules {rules}"] = _cost(lambda n, e=engine: e.evaluate(_VALUES, n), repeats)
+    measured["afferent"] = _cost(afferent, repeats)
+    measured["nothing"] = _cost(lambda n: n, repeats)
+    sizes = {"AfferentSignal": len(bytes(afferent(1))), "ReflexFire": len(fire())}
+    print(json.dumps({"costs": measured, "sizes": sizes}))
+
+
+def _engine(rules: int) -> Engine:
+    engine = Engine()
+    for number in range(rules):
+        rule = {
+            "reflex_id": f"r{number}",
+            "version": 1,
+            "enabled": True,
+            "mode": "active",
+            "when": {"sensor": "temperature", "op": "lt", "value": 18},
+            "then": [{"actuator": "heater", "set": True}],
+        }
+        status, problem = engine.configure(rule, 0)
+        if status != "applied":
+            raise ValueError(f"rule {number}: {problem}")
+    return engine
+
+
+def _cost(call: "Callable[[int], Any]", repeats: int) -> "dict[str, float]":
+    """Median and least µs, and bytes of heap, of one call."""
+    times = []
+    for _ in range(repeats):
+        gc.collect()
+        began = ticks_us()
+        for number in range(_LOOPS):
+            call(number)
+        times.append(ticks_diff(ticks_us(), began) / _LOOPS)
+    times.sort()
+    gc.collect()
+    gc.disable()
+    before = mem_alloc()
+    for number in range(_HEAP_LOOPS):
+        call(number)
+    used = mem_alloc() - before
+    gc.enable()
+    median = times[len(times) // 2]
+    return {"median": median, "least": times[0], "bytes": used / _HEAP_LOOPS}
+
+
+main()

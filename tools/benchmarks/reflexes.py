@@ -1,0 +1,226 @@
+"""Reflexes of a virtual board while its network is well, dead, busy, or ever reconnecting."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.proxy import Proxy
+from benchmarks.stand import Stand
+from benchmarks.table import Goal, Row
+from benchmarks.timing import DidNotHappenError, percentiles
+from nervus.simulator import Identity, Output, VirtualBoard
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from benchmarks.house import House
+
+DEVICE: Final = "m1"
+ROOM: Final = "kitchen"
+DOORS: Final = 4
+_DOOR_PIN: Final = 10
+_LAMP_PIN: Final = 20
+_EDGES: Final = 2_000
+_QUICK_EDGES: Final = 24
+_LEAST_GAP_S: Final = 0.015
+_MOST_GAP_S: Final = 0.025
+_MISSED_S: Final = 1.0
+_FLOOD_RATE: Final = 500.0
+_CYCLE_S: Final = 0.2
+_OFF_S: Final = 0.02
+_GOALS: Final[tuple[Goal, ...]] = (
+    Goal("≤", 0.5, "p50"),
+    Goal("≤", 5.0, "p99"),
+    Goal("≤", 20.0, "worst"),
+)
+_FAULTS: Final = {
+    "idle": "the network is well",
+    "black hole": "the broker is black-holed",
+    "flood": f"{_FLOOD_RATE:.0f} messages/s arrive",
+    "reconnects": "TLS reconnects in a loop",
+}
+
+
+@dataclass(slots=True)
+class Edges:
+    """What became of the edges under one condition."""
+
+    times_ms: list[float] = field(default_factory=list)
+    missed: int = 0
+    restarts: int = 0
+
+
+def node(
+    port: int, host: str = "localhost", doors: int = DOORS, lamps: int = DOORS
+) -> dict[str, Any]:
+    """A node file of doors and lamps."""
+    return {
+        "device_id": DEVICE,
+        "scope_level": "room",
+        "scope": ROOM,
+        "broker": {"host": "127.0.0.1", "port": port, "server_name": host},
+        "keepalive_s": 4,
+        "ping_s": 1,
+        "sensors": [
+            {"id": f"door-{n}", "driver": "digital", "pin": _DOOR_PIN + n} for n in range(doors)
+        ],
+        "actuators": [
+            {"id": f"lamp-{n}", "driver": "digital", "pin": _LAMP_PIN + n, "boot": 0}
+            for n in range(lamps)
+        ],
+    }
+
+
+def rule(number: int, lamps: int = DOORS) -> dict[str, Any]:
+    """A reflex: a lamp follows its door."""
+    lamp = f"lamp-{number % lamps}"
+    return {
+        "reflex_id": f"r{number}",
+        "version": 1,
+        "enabled": True,
+        "mode": "active",
+        "when": {"sensor": f"door-{number}", "op": "eq", "value": True},
+        "then": [{"actuator": lamp, "set": True}],
+        "else": [{"actuator": lamp, "set": False}],
+        "max_fires_per_min": 600,
+    }
+
+
+def last_error(board: VirtualBoard) -> str:
+    """What the board said before it went down."""
+    errors = [line.strip() for line in board.log.lines if "Error" in line or "status" in line]
+    return "; ".join(errors[-2:]) or "the newest lines of its log do not say why"
+
+
+def identity(hub: House) -> Identity:
+    """The DER files of the measured board."""
+    folder = hub.authority.get(DEVICE).folder
+    return Identity(folder / "cert.der", folder / "key.der", folder / "ca.der")
+
+
+async def measure(hub: House, quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - as every benchmark
+    """Move inputs and time the outputs, under one condition after the other."""
+    count = _QUICK_EDGES if quick else _EDGES
+    listener = hub.settings.brokers.spinal
+    proxy = Proxy(listener.connect_host, listener.port)
+    stand = Stand(hub, DEVICE, ROOM)
+    async with (
+        proxy.running(),
+        stand.running(),
+        VirtualBoard(hub.state.path / "boards" / DEVICE, node(proxy.port), identity(hub)) as board,
+    ):
+        await stand.synced()
+        for number in range(DOORS):
+            await stand.configure(rule(number))
+        rows: list[Row] = []
+        for fault, words in _FAULTS.items():
+            tell(f"{count} edges while {words}")
+            await _online(stand)
+            starts = board.starts
+            async with _under(fault, proxy, stand, board) as happened:
+                edges = await _edges(board, count)
+            edges.restarts = board.starts - starts
+            if edges.restarts:
+                happened[0] += f"; the board restarted: {last_error(board)}"
+            rows.append(_row(fault, words, edges, happened[0], rows))
+    return rows
+
+
+def _row(fault: str, words: str, edges: Edges, happened: str, before: list[Row]) -> Row:
+    values = percentiles(edges.times_ms)
+    values |= {"missed": edges.missed, "restarts": edges.restarts}
+    goals = _GOALS
+    if before:
+        goals = (Goal("≤", 2 * before[0].values["p99"], "p99"), _GOALS[-1])
+    goals = (*goals, Goal("≤", 0.0, "missed"), Goal("≤", 0.0, "restarts"))
+    what = f"reflex, input → output, while {words}"
+    return Row(f"reflex {fault}", what, "ms", values, len(edges.times_ms), goals, happened)
+
+
+@asynccontextmanager
+async def _under(
+    fault: str, proxy: Proxy, stand: Stand, board: VirtualBoard
+) -> AsyncIterator[list[str]]:
+    """Hold a condition; what is yielded says afterwards what took place."""
+    happened = [""]
+    connections, swallowed = proxy.connections, proxy.swallowed
+    published = stand.session.counters.published
+    tasks = []
+    if fault == "black hole":
+        proxy.swallow()
+    elif fault == "flood":
+        tasks = [asyncio.create_task(stand.flood(_FLOOD_RATE))]
+    elif fault == "reconnects":
+        tasks = [asyncio.create_task(_reconnecting(board))]
+    began = time.perf_counter()
+    try:
+        yield happened
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        proxy.restore()
+        board.set_wifi(True)
+    seconds = time.perf_counter() - began
+    told = {
+        "black hole": proxy.swallowed - swallowed,
+        "flood": stand.session.counters.published - published,
+        "reconnects": proxy.connections - connections,
+    }
+    if fault in told and not told[fault]:
+        raise DidNotHappenError(f"nothing of the fault {fault!r} took place")
+    happened[0] = {
+        "idle": f"TLS, {DOORS} rules, a report of each fire",
+        "black hole": f"{told['black hole']} bytes swallowed",
+        "flood": f"{told['flood'] / seconds:.0f} pongs/s, parsed, checked, refused",
+        "reconnects": f"{told['reconnects'] / seconds:.1f} connections/s",
+    }[fault]
+
+
+async def _online(stand: Stand) -> None:
+    # After a fault the board finds its way back by itself, within its backoff.
+    seen = stand.pings
+    async with asyncio.timeout(60):
+        while stand.pings < seen + 2:  # noqa: ASYNC110 - a count, not an event
+            await asyncio.sleep(0.1)
+
+
+async def _reconnecting(board: VirtualBoard) -> None:
+    while True:
+        board.set_wifi(False)
+        await asyncio.sleep(_OFF_S)
+        board.set_wifi(True)
+        await asyncio.sleep(_CYCLE_S - _OFF_S)
+
+
+async def _edges(board: VirtualBoard, count: int) -> Edges:
+    edges = Edges()
+    for number in range(count):
+        # Not in step with anything the board does by itself.
+        await asyncio.sleep(random.uniform(_LEAST_GAP_S, _MOST_GAP_S))  # noqa: S311 - no secret
+        door = number % DOORS
+        lamp = _LAMP_PIN + door
+        level = int(board.level("pin", lamp) == 0)
+        with board.outputs() as outputs:
+            set_ns = time.time_ns()
+            board.set_pin(_DOOR_PIN + door, level)
+            output = await _moved(outputs, lamp, level)
+        if output is None:
+            edges.missed += 1
+        else:
+            edges.times_ms.append((output.at_ns - set_ns) / 1e6)
+    return edges
+
+
+async def _moved(outputs: AsyncIterator[Output], pin: int, level: int) -> Output | None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_MISSED_S):
+            async for output in outputs:
+                if (output.number, output.value) == (pin, level):
+                    return output
+    return None

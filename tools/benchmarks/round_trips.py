@@ -1,0 +1,208 @@
+"""Latencies through the whole hub: real services as processes, two TLS brokers, a virtual board."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import messages
+from benchmarks.house import house
+from benchmarks.table import Goal, Row
+from benchmarks.timing import DidNotHappenError, percentiles
+from nervus.bus import Outgoing, Session, subscriptions
+from nervus.simulator import Identity, VirtualBoard
+from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics
+from nervus.wire.contracts import AfferentSignal, AfferentSignalPayload
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from benchmarks.house import House
+
+_CONSUMER: Final = "lamp-logic"
+_SENSING: Final = "b1"
+_ACTING: Final = "b0"
+_LAMP_PIN: Final = 2
+_PLAN: Final = ((50, 10.0), (1_000, 5.0))
+_QUICK_PLAN: Final = ((20, 0.5),)
+_COMMANDS: Final = 300
+_QUICK_COMMANDS: Final = 3
+_SETTLE_S: Final = 1.0
+_ONLINE_S: Final = 20.0
+_OUTCOME_S: Final = 10.0
+_SETTINGS: Final = """
+[brainstem]
+source_rate = 10000
+source_burst = 10000
+urgent_rate = 10000
+urgent_burst = 1000
+"""
+_POLICY: Final = """
+version = 1
+[[rule]]
+id = "lamp"
+effect = "allow"
+principals = ["lamp-logic"]
+capabilities = ["actuator.set"]
+targets = ["b0/lamp"]
+reason = "it is measured"
+"""
+
+
+async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - every benchmark has this one signature
+    """Run the whole hub and send through it."""
+    boards = {_ACTING: "room/r0", _SENSING: "room/r1"}
+    parts = {_CONSUMER: "consumer"}
+    async with (
+        house(boards=boards, parts=parts, settings=_SETTINGS, policy=_POLICY) as hub,
+        _consumer(hub) as consumer,
+    ):
+        rows = []
+        for rate, seconds in _QUICK_PLAN if quick else _PLAN:
+            tell(f"urgent afferents to the consumer, {rate}/s for {seconds:g} s")
+            rows.append(await _sense(hub, consumer, rate, seconds))
+        count = _QUICK_COMMANDS if quick else _COMMANDS
+        tell(f"{count} commands to a virtual board, one in flight")
+        rows.append(await _command(hub, consumer, count))
+    return rows
+
+
+class _Consumer:
+    """Takes what passed the gate, and outcomes; notes when."""
+
+    specs = (topics.GATED_RELAY, topics.OUTCOME)
+
+    def __init__(self, hub: House) -> None:
+        self.seen_ns: dict[float, int] = {}
+        self.outcomes: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.mint = Mint(_CONSUMER, "consumer", seed=time.time_ns(), boot=int(time.time()))
+        self._guard = Guard(self.specs)
+        self.session = Session(
+            _CONSUMER,
+            "core",
+            hub.address(_CONSUMER, "core"),
+            filters=subscriptions(self.specs),
+            on_packet=self._take,
+        )
+
+    async def _take(self, packet: Packet) -> None:
+        verdict = self._guard.judge(packet, _now_ms())
+        if not isinstance(verdict, Accepted):
+            raise DidNotHappenError(f"the consumer's guard: {verdict}")
+        payload = verdict.message.payload
+        if verdict.address.spec is topics.OUTCOME:
+            self.outcomes.put_nowait((verdict.message.meta.action_id, payload.status))
+            return
+        for feature in payload.summary_features:
+            self.seen_ns.setdefault(feature.last, time.perf_counter_ns())
+
+
+@asynccontextmanager
+async def _consumer(hub: House) -> AsyncIterator[_Consumer]:
+    consumer = _Consumer(hub)
+    async with _connected(consumer.session):
+        yield consumer
+
+
+@asynccontextmanager
+async def _connected(session: Session) -> AsyncIterator[None]:
+    running = asyncio.create_task(session.run())
+    connected = asyncio.create_task(session.wait_connected())
+    try:
+        await asyncio.wait(
+            {running, connected}, timeout=_ONLINE_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not session.connected:
+            raise DidNotHappenError(f"{session.identity} did not connect")
+        yield
+        if running.done():
+            await running
+    finally:
+        connected.cancel()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _sense(hub: House, consumer: _Consumer, rate: float, seconds: float) -> Row:
+    session = Session(_SENSING, "spinal", hub.address(_SENSING, "spinal"))
+    mint = Mint(f"device:{_SENSING}", "spinal", seed=time.time_ns(), boot=int(time.time()))
+    address = topics.afferent("room", "r1", "temperature", _SENSING)
+    sent_ns: dict[float, int] = {}
+    consumer.seen_ns.clear()
+    async with _connected(session):
+        began = time.perf_counter()
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            payload = AfferentSignalPayload(sensor_type="temperature", value=number, unit="Cel")
+            made = mint.compact(AfferentSignal, address, payload, _now_ms(), priority="critical")
+            data = encode(made.message)
+            sent_ns[number] = time.perf_counter_ns()
+            session.post(Outgoing(address.topic, data, made.qos, priority="critical"))
+        took = time.perf_counter() - began
+        await asyncio.sleep(_SETTLE_S)
+    times = [(seen - sent_ns[n]) / 1e6 for n, seen in consumer.seen_ns.items() if n in sent_ns]
+    note = f"{len(times)} of {len(sent_ns)} came, sent at {len(sent_ns) / took:,.0f}/s"
+    what = f"urgent afferent → bundle → gate → consumer at {rate}/s, two TLS brokers"
+    name = f"afferent to consumer at {rate}/s"
+    return Row(name, what, "ms", percentiles(times), len(times), (Goal("≤", 5.0, "p99"),), note)
+
+
+async def _command(hub: House, consumer: _Consumer, count: int) -> Row:
+    identity = hub.authority.get(_ACTING).folder
+    files = Identity(identity / "cert.der", identity / "key.der", identity / "ca.der")
+    listener = hub.settings.brokers.spinal
+    node = {
+        "device_id": _ACTING,
+        "scope_level": "room",
+        "scope": "r0",
+        "broker": {"host": listener.connect_host, "port": listener.port},
+        "ping_s": 1,
+        "actuators": [{"id": "lamp", "driver": "digital", "pin": _LAMP_PIN, "boot": 0}],
+    }
+    flash: Path = hub.state.path / "boards" / _ACTING
+    async with VirtualBoard(flash, node, files) as board:
+        await _first_success(consumer)
+        times = []
+        for number in range(count):
+            value = number % 2 == 0
+            times.append(await _outcome(consumer, value=value))
+            if board.level("pin", _LAMP_PIN) != value:
+                raise DidNotHappenError(f"the lamp is not {value} after its outcome")
+    what = "command request → policy → reliable → board → outcome"
+    return Row("command to outcome", what, "ms", percentiles(times), count, (), "one in flight")
+
+
+async def _first_success(consumer: _Consumer) -> None:
+    # A board obeys once it has the hub's time; before, commands end otherwise.
+    async with asyncio.timeout(_ONLINE_S):
+        while True:
+            _, status = await _ask(consumer, value=False)
+            if status == "succeeded":
+                return
+            await asyncio.sleep(0.2)
+
+
+async def _outcome(consumer: _Consumer, *, value: bool) -> float:
+    began = time.perf_counter()
+    async with asyncio.timeout(_OUTCOME_S):
+        action_id, status = await _ask(consumer, value=value)
+    if status != "succeeded":
+        raise DidNotHappenError(f"the command {action_id} {status}")
+    return (time.perf_counter() - began) * 1e3
+
+
+async def _ask(consumer: _Consumer, *, value: bool) -> tuple[str, str]:
+    publish = messages.request(consumer.mint, _now_ms(), value)
+    await consumer.session.publish(publish.address.topic, encode(publish.message), qos=publish.qos)
+    wanted: Any = publish.message.meta.action_id
+    while True:
+        action_id, status = await consumer.outcomes.get()
+        if action_id == wanted:
+            return action_id, status
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

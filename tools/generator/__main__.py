@@ -1,0 +1,43 @@
+"""`tools/generate [--check]`: write the generated files, or fail when one is out of date."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from generator import firmware, models, topics
+from generator.schemas import Schemas
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TARGETS: dict[str, Callable[[Schemas], str]] = {
+    "hub/nervus/wire/contracts.py": models.generate,
+    "hub/nervus/wire/topics.py": topics.generate,
+    "firmware/lib/spinal/contracts.py": firmware.contracts,
+    "firmware/lib/spinal/topics.py": firmware.topics,
+}
+
+
+def main() -> int:
+    """Generate every target; with --check write nothing and return 1 when one differs."""
+    parser = argparse.ArgumentParser(prog="tools/generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail on a difference")
+    check = parser.parse_args().check
+    schemas = Schemas(ROOT / "schemas")
+    stale = []
+    for name, generate in TARGETS.items():
+        path, text = ROOT / name, generate(schemas)
+        if path.is_file() and path.read_text() == text:
+            continue
+        stale.append(name)
+        if not check:
+            path.write_text(text)
+            print(f"wrote {name}")
+    if check and stale:
+        print(f"out of date: {', '.join(stale)}: run tools/generate and commit", file=sys.stderr)
+        return 1
+    print(f"{len(TARGETS)} generated files are up to date")
+    return 0
+
+
+sys.exit(main())
