@@ -1,6 +1,8 @@
 """A virtual board on a real broker: birth, measurements, time, last will, coming back."""
 
 import asyncio
+import os
+import signal
 import ssl
 from pathlib import Path
 
@@ -9,6 +11,13 @@ import pytest
 from firmware.hub_stand import DOOR, THERMOMETER, HubStand, node, now_ms
 from firmware.rigs import Broker, Certificates
 from nervus.simulator import Identity, VirtualBoard
+
+
+async def board_says(board: VirtualBoard, words: str) -> None:
+    """Wait until the board's log has a line with these words."""
+    async with asyncio.timeout(8):
+        while not any(words in line for line in board.log.lines):  # noqa: ASYNC110 - its log
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.req("S4-40")
@@ -96,10 +105,15 @@ async def test_board_comes_back_to_a_restarted_broker(
     await hub.synced()
     await hub.__aexit__()
     broker.stop()
-    await asyncio.sleep(0.2)
+    await board_says(board, "link down")
     board.set_pin(DOOR, 1)
+    await asyncio.sleep(0.2)
+    # What it kept goes to whoever listens when it comes back: the hub is to be there first.
+    assert board.pid is not None
+    os.kill(board.pid, signal.SIGSTOP)
     broker.start()
     async with HubStand(broker.port) as again:
+        os.kill(board.pid, signal.SIGCONT)
         status = await again.until("DeviceStatus", lambda m: m.payload["status"] == "online", 12)
         door = await again.until("AfferentSignal", lambda m: m.payload["value"] is True, 12)
         await again.until("DeviceInfo", lambda _: True)
@@ -166,8 +180,6 @@ async def test_board_refuses_a_broker_whose_certificate_names_another_host(
         broker={"host": "127.0.0.1", "port": tls_broker.port, "server_name": "hub.example"},
     )
     async with VirtualBoard(tmp_path / "m1", elsewhere, identity) as board:
-        async with asyncio.timeout(8):
-            while not any("link down: tls" in line for line in board.log.lines):  # noqa: ASYNC110 - its log
-                await asyncio.sleep(0.05)
+        await board_says(board, "link down: tls")
 
     assert not any("link up" in line for line in board.log.lines)
