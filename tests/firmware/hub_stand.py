@@ -3,15 +3,19 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import aiomqtt
 
+from firmware.rigs import Broker
+from nervus.simulator import VirtualBoard
 from spinal.ids import MessageIds
 
 Json = dict[str, Any]
@@ -151,6 +155,23 @@ class HubStand:
         payload = {**ping, "unix_ms": now_ms(), "scope_level": "room", "scope": "kitchen"}
         topic = f"/sc/dev/event/device/{self._device_id}/pong"
         await self._client.publish(topic, self.envelope("Pong", payload), qos=0)
+
+
+@asynccontextmanager
+async def back_again(broker: Broker, board: VirtualBoard) -> AsyncIterator[HubStand]:
+    """A stopped broker started again, and the hub on it before the board can be.
+
+    What a board kept goes to whoever listens when it comes back, so it stands still until then.
+    """
+    async with AsyncExitStack() as stack:
+        assert board.pid is not None, "the board does not run"
+        os.kill(board.pid, signal.SIGSTOP)
+        try:
+            broker.start()
+            hub = await stack.enter_async_context(HubStand(broker.port))
+        finally:
+            os.kill(board.pid, signal.SIGCONT)
+        yield hub
 
 
 def now_ms() -> int:

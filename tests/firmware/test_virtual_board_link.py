@@ -1,14 +1,12 @@
 """A virtual board on a real broker: birth, measurements, time, last will, coming back."""
 
 import asyncio
-import os
-import signal
 import ssl
 from pathlib import Path
 
 import pytest
 
-from firmware.hub_stand import DOOR, THERMOMETER, HubStand, node, now_ms
+from firmware.hub_stand import DOOR, THERMOMETER, HubStand, back_again, node, now_ms
 from firmware.rigs import Broker, Certificates
 from nervus.simulator import Identity, VirtualBoard
 
@@ -108,12 +106,7 @@ async def test_board_comes_back_to_a_restarted_broker(
     await board_says(board, "link down")
     board.set_pin(DOOR, 1)
     await asyncio.sleep(0.2)
-    # What it kept goes to whoever listens when it comes back: the hub is to be there first.
-    assert board.pid is not None
-    os.kill(board.pid, signal.SIGSTOP)
-    broker.start()
-    async with HubStand(broker.port) as again:
-        os.kill(board.pid, signal.SIGCONT)
+    async with back_again(broker, board) as again:
         status = await again.until("DeviceStatus", lambda m: m.payload["status"] == "online", 12)
         door = await again.until("AfferentSignal", lambda m: m.payload["value"] is True, 12)
         await again.until("DeviceInfo", lambda _: True)

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support import process_lives
+from support import eventually, process_lives
 
 CHILDREN = ("broker-spinal", "broker-core", "brainstem", "thalamus", "command", "reflect")
 
@@ -40,8 +41,25 @@ def rejects(folder: Path) -> dict[str, Any]:
 
 
 def pids(folder: Path) -> dict[str, int]:
-    status = json.loads((folder / "state/run/status.json").read_text())
-    return {child["name"]: child["pid"] for child in status["children"] if child["pid"]}
+    """The process of each child that is ready."""
+    try:
+        status = json.loads((folder / "state/run/status.json").read_text())
+    except FileNotFoundError:
+        return {}
+    children = status["children"]
+    return {child["name"]: child["pid"] for child in children if child["state"] == "ready"}
+
+
+def whole(folder: Path) -> bool:
+    """Whether every child is ready and every board runs."""
+    return set(CHILDREN) <= pids(folder).keys() and len(board_pids(folder)) >= 3
+
+
+def lose(folder: Path, name: str, alive: Callable[[Path], dict[str, int]]) -> None:
+    """SIGKILL a part, and wait until it is there again."""
+    lost = alive(folder)[name]
+    os.kill(lost, signal.SIGKILL)
+    eventually(lambda: alive(folder).get(name, lost) != lost and whole(folder), 15)
 
 
 def board_pids(folder: Path) -> dict[str, int]:
@@ -60,7 +78,7 @@ def board_pids(folder: Path) -> dict[str, int]:
 @pytest.mark.req("S0-7", "S0-8", "S0-9", "S0-107", "S1-2", "S1-3", "S1-7", "S2-2", "S2-16", "S4-4")
 def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
     demo = start(tmp_path, 12)
-    time.sleep(6)
+    eventually(lambda: whole(tmp_path), 40)
     left_behind = [*pids(tmp_path).values(), *board_pids(tmp_path).values()]
     output, _ = demo.communicate()
     assert demo.returncode == 0, output
@@ -91,11 +109,11 @@ def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
 @pytest.mark.req("S0-6", "S4-20", "S4-82", "S4-87")
 def test_each_part_comes_back_from_sigkill_and_no_command_is_left_open(tmp_path: Path) -> None:
     demo = start(tmp_path, 26)
-    time.sleep(7)
+    eventually(lambda: whole(tmp_path), 40)
     for child in CHILDREN:
-        os.kill(pids(tmp_path)[child], signal.SIGKILL)
-        time.sleep(2.5)
-    os.kill(board_pids(tmp_path)["kitchen-1"], signal.SIGKILL)
+        lose(tmp_path, child, pids)
+        time.sleep(1)  # so that some commands are asked of the house while it is whole
+    lose(tmp_path, "kitchen-1", board_pids)
     output, _ = demo.communicate()
     assert demo.returncode == 0, output
     told = report(tmp_path)
@@ -113,7 +131,7 @@ def test_a_signal_ends_the_demo_cleanly_and_leaves_no_process(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     demo = start(tmp_path, 600)
-    time.sleep(6)
+    eventually(lambda: whole(tmp_path), 40)
     children = [*pids(tmp_path).values(), *board_pids(tmp_path).values()]
     demo.send_signal(number)
     output, _ = demo.communicate(timeout=30)
