@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 
 import pytest
@@ -88,6 +89,7 @@ async def test_a_ping_is_answered_and_a_reflex_file_reaches_its_board(serving: H
 async def test_a_policy_file_that_goes_wrong_stops_everything_until_it_is_right(
     serving: House, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     operator, board = Operator(serving), BoardClient(serving)
     async with beside(operator.session.run(), board.session.run()):
         for client in (operator, board):
@@ -100,8 +102,9 @@ async def test_a_policy_file_that_goes_wrong_stops_everything_until_it_is_right(
         outcome = await until(lambda: operator.outcomes().get(first))
         assert outcome["errors"][0]["code"] == "policy_unavailable"
         assert "policy.toml:22: rule not-the-door: effect" in caplog.text
+        caplog.clear()
         serving.state.policy_file.write_text(POLICY)
-        await asyncio.sleep(1.5)
+        await until(lambda: "is in force" in caplog.text)
         operator.send(Ask(second).sent(now_ms(), operator.mint))
         outcome = await until(lambda: operator.outcomes().get(second))
         assert outcome["payload"]["status"] == "succeeded"

@@ -117,6 +117,8 @@ class CommandService:
         self._seen = regime, problem
         if problem:
             _LOG.error("nothing is allowed: %s", problem)
+        else:
+            _LOG.info("%s is in force", self._context.policy_file)
         return [RegimeChanged(regime)]
 
 
