@@ -89,9 +89,10 @@ async def hub(broker: Broker) -> AsyncIterator[HubStand]:
 @pytest.fixture
 async def board(
     broker: Broker,
-    hub: HubStand,  # noqa: ARG001 - it is to see the birth
+    hub: HubStand,  # it is to see the birth
     tmp_path: Path,
 ) -> AsyncIterator[VirtualBoard]:
     """A virtual board `m1` on `broker`, without TLS."""
     async with VirtualBoard(tmp_path / "m1", node(broker.port)) as made:
+        hub.board = made
         yield made

@@ -38,6 +38,7 @@ class HubStand:
     def __init__(self, port: int, device_id: str = "m1", tls: ssl.SSLContext | None = None) -> None:
         self.messages: list[Message] = []
         self.answers_pings = True
+        self.board: VirtualBoard | None = None
         # Without this each QoS 1 publish waits 44 ms for a delayed acknowledgement of TCP.
         no_delay = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
         self._client = aiomqtt.Client("127.0.0.1", port, tls_context=tls, socket_options=no_delay)
@@ -77,11 +78,13 @@ class HubStand:
                         return message
                 await self._changed.wait()
 
-    async def synced(self) -> None:
-        """Wait until the board has the hub's time: it pings, and says so in what comes next."""
-        seen = len(self.of("Ping"))
-        await self.until("Ping", lambda _: len(self.of("Ping")) > max(seen, 0) or seen > 0)
-        await asyncio.sleep(0.1)
+    async def synced(self, sessions: int = 1) -> None:
+        """Wait until the board has taken the hub's time in so many sessions."""
+        assert self.board is not None, "no board of this hub: set `board`"
+        lines = self.board.log.lines
+        async with asyncio.timeout(12):
+            while sum("time from the hub" in line for line in lines) < sessions:  # noqa: ASYNC110 - its log
+                await asyncio.sleep(0.01)
 
     async def send(self, topic: str, data: bytes, *, qos: int = 1, retain: bool = False) -> None:
         await self._client.publish(topic, data, qos=qos, retain=retain)

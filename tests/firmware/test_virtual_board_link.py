@@ -153,6 +153,7 @@ async def test_board_with_its_certificate_is_let_in_over_tls(
         HubStand(tls_broker.port, tls=tls) as hub,
         VirtualBoard(tmp_path / "m1", node(tls_broker.port), identity) as board,
     ):
+        hub.board = board
         await hub.synced()
         board.set_pin(DOOR, 1)
         await hub.until("AfferentSignal", lambda m: m.payload["value"] is True)

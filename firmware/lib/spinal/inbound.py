@@ -155,10 +155,13 @@ class Inbound:
 
     def _pong(self, payload: dict) -> None:
         board = self._board
+        synced = board.clock.synced
         problem = board.clock.pong(payload, board.ticks_ms)
         if problem is not None:
             board.log("pong refused: " + problem)
             return
+        if not synced:
+            board.log("time from the hub")
         board.heard_hub()
         granted = (payload["scope_level"], payload["scope"])
         if granted != (board.node["scope_level"], board.node["scope"]):
