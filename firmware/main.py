@@ -11,7 +11,10 @@ from spinal.runtime import Runtime
 RESTART_AFTER_S = 2
 
 try:
-    Runtime(load("node.json")).run()
+    node = load("node.json")
+    # Needed once: without it 4 KiB more stay free.
+    del load, sys.modules["spinal.node"]
+    Runtime(node).run()
 except NodeError as error:
     # A wrong node file does not get right by a restart: the board is left at its prompt.
     print(error)  # noqa: T201 - the console is a board's log

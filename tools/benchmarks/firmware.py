@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from benchmarks.house import House
+    from nervus.simulator import Form
 
 _ON_BOARD: Final = Path(__file__).with_name("on_board")
 _REPEATS: Final = 60
@@ -28,10 +29,13 @@ _QUICK_REPEATS: Final = 3
 _PUBLISHES: Final = 20_000
 _QUICK_PUBLISHES: Final = 50
 _SCRIPT_S: Final = 60.0
-_DOORS: Final = 8
-_LAMPS: Final = 4
 _RECONNECTS: Final = 5
-_HEAPS: Final = ("128k", "192k")
+# form of the firmware, heap, sensors, actuators, least % free; a rule for each sensor
+_HEAPS: Final[tuple[tuple[Form, str, int, int, float], ...]] = (
+    ("rom", "128k", 8, 4, 40.0),
+    ("rom", "192k", 8, 8, 40.0),
+    ("ram", "192k", 8, 8, 10.0),
+)
 _SETTLE_S: Final = 2.0
 _HEAP_WORD: Final = "heap"
 
@@ -44,9 +48,9 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
     async with house(boards=boards, parts={IDENTITY: "reliable"}, services=False) as hub:
         tell("QoS 1 publishes over TLS")
         rows.append(await _publishes(hub, _QUICK_PUBLISHES if quick else _PUBLISHES))
-        for heap in _HEAPS:
-            tell(f"free heap of {heap}")
-            rows.append(await _free(hub, heap))
+        for form, heap, doors, lamps, goal in _HEAPS:
+            tell(f"free heap of {heap}, modules in {form}")
+            rows.append(await _free(hub, form, heap, (doors, lamps), goal))
         return await reflexes.measure(hub, quick, tell) + rows
 
 
@@ -93,20 +97,20 @@ async def _publishes(hub: House, count: int) -> Row:
     return Row("qos1 publishes", what, "messages/s", rate, count, (Goal("≥", 5_000, "rate"),))
 
 
-async def _free(hub: House, heap: str) -> Row:
-    """Free heap with 8 sensors, 4 actuators and 8 rules, connected; 0 when it does not come up."""
-    doors = _DOORS
+async def _free(hub: House, form: Form, heap: str, parts: tuple[int, int], goal: float) -> Row:
+    """Free heap when connected, with a rule for each sensor; 0 when it does not come up."""
+    doors, lamps = parts
     stand = Stand(hub, reflexes.DEVICE, reflexes.ROOM)
-    flash = hub.state.path / "boards" / f"heap-{heap}"
-    node = reflexes.node(hub.settings.brokers.spinal.port, doors=doors, lamps=_LAMPS)
-    note = f"{doors} sensors, {_LAMPS} actuators, {doors} rules, over TLS"
-    async with _talkative(heap) as toolchain, stand.running():
+    flash = hub.state.path / "boards" / f"heap-{form}-{heap}-{lamps}"
+    node = reflexes.node(hub.settings.brokers.spinal.port, doors=doors, lamps=lamps)
+    note = f"{doors} sensors, {lamps} actuators, {doors} rules, over TLS"
+    async with _talkative(form, heap) as toolchain, stand.running():
         board = VirtualBoard(flash, node, reflexes.identity(hub), toolchain)
         async with board:
             try:
                 await stand.synced()
                 for number in range(doors):
-                    await stand.configure(reflexes.rule(number, _LAMPS))
+                    await stand.configure(reflexes.rule(number, lamps))
                 for _ in range(_RECONNECTS):
                     board.set_wifi(False)
                     await asyncio.sleep(_SETTLE_S / 10)
@@ -123,24 +127,14 @@ async def _free(hub: House, heap: str) -> Row:
     else:
         free, total = int(lines[-1][-2]), int(lines[-1][-1])
     values = {"free": 100 * free / total, "restarts": restarts}
-    goals = (Goal("≥", 40.0, "free"), Goal("≤", 0.0, "restarts")) if heap == _HEAPS[0] else ()
-    what = f"heap free after {1 + _RECONNECTS} connects, heapsize {heap}"
-    return Row(f"heap {heap}", what, "%", values, len(lines), goals, note)
-
-
-@dataclass(frozen=True, slots=True)
-class _Heap(Toolchain):
-    """A toolchain with another size of heap."""
-
-    heap: str = _HEAPS[0]
-
-    def command(self) -> list[str]:
-        start = self.firmware / "simulator" / "start.py"
-        return [str(self.micropython), "-X", f"heapsize={self.heap}", str(start)]
+    goals = (Goal("≥", goal, "free"), Goal("≤", 0.0, "restarts"))
+    what = f"heap free after {1 + _RECONNECTS} connects, heapsize {heap}, modules in {form}"
+    name = f"heap {heap} {form} {doors}+{lamps}"
+    return Row(name, what, "%", values, len(lines), goals, note)
 
 
 @asynccontextmanager
-async def _talkative(heap: str) -> AsyncIterator[Toolchain]:
+async def _talkative(form: Form, heap: str) -> AsyncIterator[Toolchain]:
     """The firmware tree with a main.py that says what is free."""
     found = Toolchain.locate()
     with tempfile.TemporaryDirectory(prefix="nervus-bench-") as folder:
@@ -148,16 +142,16 @@ async def _talkative(heap: str) -> AsyncIterator[Toolchain]:
         for name in ("lib", "simulator", "boot.py"):
             (tree / name).symlink_to(found.firmware / name)
         (tree / "main.py").symlink_to(_ON_BOARD / "main.py")
-        yield _Heap(found.micropython, found.umqtt, tree, heap)
+        yield replace(found, firmware=tree, form=form, heap=heap)
 
 
 async def _script(name: str, *arguments: str) -> dict[str, Any]:
     """Run a script of `on_board/` on the board's MicroPython; returns what it printed as JSON."""
-    toolchain = Toolchain.locate()
-    command = [*toolchain.command()[:-1], str(_ON_BOARD / name), *arguments]
+    toolchain = replace(Toolchain.locate(), form="ram")
+    command = [*toolchain.command(_ON_BOARD / name), *arguments]
     process = await asyncio.create_subprocess_exec(
         *command,
-        env={"MICROPYPATH": toolchain.search_path()},
+        env=await asyncio.to_thread(toolchain.environment),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
     )

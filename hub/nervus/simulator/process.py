@@ -78,7 +78,9 @@ class BoardProcess:
 
         Raises:
             BoardStartError: The operating system refused.
+            ImageError: The firmware does not compile.
         """
+        settings = await asyncio.to_thread(toolchain.environment)
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         theirs.settimeout(0)
@@ -90,7 +92,7 @@ class BoardProcess:
                 cwd=flash,
                 env={
                     **environment,
-                    "MICROPYPATH": toolchain.search_path(),
+                    **settings,
                     "NERVUS_CONTROL_FD": str(theirs.fileno()),
                 },
                 stdin=asyncio.subprocess.DEVNULL,

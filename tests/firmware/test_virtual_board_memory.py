@@ -1,0 +1,98 @@
+"""Whole boards in small heaps: they come up, take their rules, reconnect, and keep room."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from firmware.hub_stand import HubStand, Json, node
+from firmware.rigs import CHECKOUT, Broker
+from nervus.simulator import Toolchain, VirtualBoard
+from nervus.simulator.toolchain import Form
+
+SENSOR_PIN, ACTUATOR_PIN = 20, 40
+RECONNECTS = 3
+
+
+def house(port: int, sensors: int, actuators: int) -> Json:
+    return node(
+        port,
+        sensors=[
+            {"id": f"door-{n}", "driver": "digital", "pin": SENSOR_PIN + n} for n in range(sensors)
+        ],
+        actuators=[
+            {"id": f"lamp-{n}", "driver": "digital", "pin": ACTUATOR_PIN + n, "boot": 0}
+            for n in range(actuators)
+        ],
+    )
+
+
+def follow(number: int, actuators: int) -> Json:
+    lamp = f"lamp-{number % actuators}"
+    return {
+        "reflex_id": f"r{number}",
+        "version": 1,
+        "enabled": True,
+        "mode": "active",
+        "when": {"sensor": f"door-{number}", "op": "eq", "value": True},
+        "then": [{"actuator": lamp, "set": True}],
+        "else": [{"actuator": lamp, "set": False}],
+    }
+
+
+def measured_tree(folder: Path) -> Path:
+    """The firmware with the main.py of the benchmarks, which says each second what is free."""
+    folder.mkdir()
+    for name in ("lib", "simulator", "boot.py"):
+        (folder / name).symlink_to(CHECKOUT / "firmware" / name)
+    (folder / "main.py").symlink_to(CHECKOUT / "tools" / "benchmarks" / "on_board" / "main.py")
+    return folder
+
+
+async def free_share(board: VirtualBoard) -> float:
+    """What the board says next about its heap: the share that is free."""
+    seen = sum("] heap " in line for line in board.log.lines)
+    async with asyncio.timeout(10):
+        while sum("] heap " in line for line in board.log.lines) == seen:  # noqa: ASYNC110 - its log
+            await asyncio.sleep(0.05)
+    free, total = [line for line in board.log.lines if "] heap " in line][-1].split()[-2:]
+    return int(free) / int(total)
+
+
+async def told(hub: HubStand, status: str, times: int) -> None:
+    """Wait until the broker has seen this status so often."""
+
+    def often_enough(_: object) -> bool:
+        return sum(m.payload["status"] == status for m in hub.of("DeviceStatus")) >= times
+
+    await hub.until("DeviceStatus", often_enough)
+
+
+@pytest.mark.parametrize(
+    ("size", "least"), [(("rom", "128k", 4), 0.25), (("ram", "192k", 8), 0.15)], ids=str
+)
+async def test_board_with_eight_rules_reconnects_and_keeps_room(
+    broker: Broker, hub: HubStand, tmp_path: Path, size: tuple[Form, str, int], least: float
+) -> None:
+    form, heap, actuators = size
+    tree = measured_tree(tmp_path / "firmware")
+    toolchain = replace(Toolchain.locate(), firmware=tree, form=form, heap=heap)
+    parts = house(broker.port, 8, actuators)
+    async with VirtualBoard(tmp_path / "m1", parts, toolchain=toolchain) as board:
+        await told(hub, "online", 1)
+        for number in range(8):
+            report = await hub.configure(follow(number, actuators))
+            assert report.payload["status"] == "applied"
+        for turn in range(RECONNECTS):
+            board.set_wifi(False)
+            await told(hub, "offline", turn + 1)
+            board.set_wifi(True)
+            await told(hub, "online", turn + 2)
+        free = await free_share(board)
+        board.set_pin(SENSOR_PIN + 3, 1)
+        await board.wait_for("pin", ACTUATOR_PIN + 3, 1)
+
+    assert board.starts == 1
+    assert not any("MemoryError" in line for line in board.log.lines)
+    assert free >= least, free
