@@ -1,5 +1,6 @@
 """The generator refuses schemas that could not be held by every part, and says where."""
 
+import copy
 import json
 import shutil
 import sys
@@ -13,7 +14,7 @@ from contract.reference import SCHEMAS
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
-from generator import firmware
+from generator import cbor, firmware
 from generator.schemas import SchemaError, Schemas
 
 Document = dict[str, Any]
@@ -101,3 +102,66 @@ def test_a_contract_that_no_topic_brings_to_a_board_gets_no_table_there(folder: 
     change(folder, TOPICS, withhold)
     with pytest.raises(SchemaError, match="does not subscribe each of"):
         firmware.contracts(Schemas(folder))
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Schemas:
+    return Schemas(SCHEMAS)
+
+
+def test_every_number_is_on_record(loaded: Schemas) -> None:
+    assert cbor.record(loaded, SCHEMAS) == (SCHEMAS / cbor.RECORD).read_text()
+    given = json.loads((SCHEMAS / cbor.RECORD).read_text())
+    assert len(given["contracts"]["contract"]) == len(loaded.contracts)
+    assert given["keys"]["Meta"]["message_id"] == 1
+    assert given["values"]["MetaClk"] == {"hub": 1, "ntp": 2, "none": 3}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda it: fields(it)["level"].pop("x-cbor-key"), "DeviceLogPayload: x-cbor-key gives"),
+        (lambda it: fields(it)["level"].update({"x-cbor-key": 0}), "x-cbor-key gives"),
+        (lambda it: fields(it)["level"].update({"x-cbor-key": True}), "x-cbor-key gives"),
+        (lambda it: fields(it)["level"].update({"x-cbor-key": 19_001}), "x-cbor-key gives"),
+        (lambda it: fields(it)["level"].update({"x-cbor-key": 2}), "x-cbor-key gives"),
+        (lambda it: fields(it)["level"].update({"x-cbor-key": 9}), "level: 9, but it was given 1"),
+        (lambda it: fields(it)["level"].pop("x-cbor-value"), "x-cbor-value gives each of the enum"),
+        (lambda it: fields(it)["level"]["x-cbor-value"].pop("info"), "x-cbor-value gives each"),
+        (
+            lambda it: fields(it)["level"]["x-cbor-value"].update(info=1, debug=2),
+            "DeviceLogPayloadLevel/debug: 2, but it was given 1 before",
+        ),
+        (
+            lambda it: fields(it).update(words=fields(it).pop("text")),
+            "DeviceLogPayload: a number stands for something else already",
+        ),
+        (lambda it: it.update({"x-cbor-value": 1}), "gives each contract a number of its own"),
+        (lambda it: it.update({"x-cbor-value": 99}), "DeviceLog: 99, but it was given 12 before"),
+        (
+            lambda it: it["properties"]["payload"].update({"x-cbor-key": 9}),
+            "DeviceLog/payload: x-cbor-key is 3 everywhere else",
+        ),
+        (
+            lambda it: fields(it)["text"].update(
+                {"title": "Meta", "properties": {"a": {"x-cbor-key": 1}}, "x-cbor-key": 3}
+            ),
+            "two different things are called Meta",
+        ),
+    ],
+)
+def test_a_number_that_is_missing_taken_or_changed_is_named(
+    loaded: Schemas, how: Callable[[Document], object], said: str
+) -> None:
+    changed = copy.deepcopy(loaded)
+    how(changed.contracts["DeviceLog"])
+    with pytest.raises(SchemaError, match=said):
+        cbor.record(changed, SCHEMAS)
+
+
+def test_a_new_field_is_added_to_the_record_and_an_old_one_stays_reserved(loaded: Schemas) -> None:
+    changed = copy.deepcopy(loaded)
+    log = fields(changed.contracts["DeviceLog"])
+    log["line"] = log.pop("text") | {"x-cbor-key": 4}
+    keys = json.loads(cbor.record(changed, SCHEMAS))["keys"]["DeviceLogPayload"]
+    assert keys == {"level": 1, "name": 2, "text": 3, "line": 4}

@@ -3,7 +3,7 @@
 Runs on CPython and on MicroPython with firmware/lib on the path; both must print the same.
 """
 
-from spinal import contracts, envelope
+from spinal import cbor, contracts, envelope
 from spinal.afferent import Policy
 from spinal.clock import Clock
 from spinal.efferent import Ledger
@@ -119,6 +119,35 @@ def json() -> None:
             say(dumps(loads(text)))
         except JSONError as error:
             say(text[:20], error)
+
+
+CBOR_BODIES = (
+    "a10203",
+    "a102a3060107f9c00109fb4035628f5c28f5c3",
+    "a102a2012001f6",
+    "a102a2050105fa7fc00000",
+    "a10263eda080",
+    "a1029bffffffffffffffff",
+    "a102a109636e6f6e",
+    "a10203f7",
+    "bf",
+)
+CBOR_VALUES = (0, -1, 23, 24, 65536, 2**53 - 1, 1 - 2**53, 0.0, -0.0, 21.37, 0.1, 1.5, 65504.0)
+CBOR_VALUES += (2.0**-24, 6.1e-5, 1e-300, 3.4e38, 1e39, "é\n", True, {"x": 0.5})
+
+
+def binary() -> None:
+    """Written and read as CBOR."""
+    for body in CBOR_BODIES:
+        try:
+            say("cbor", body, dumps(cbor.loads(cbor.MARK + bytes.fromhex(body))))
+        except cbor.CBORError as error:
+            say("cbor", body, error)
+    meta = {"message_id": "01M7X8PQG0FP793DTR98H6BCFN", "contract": "AfferentSignal", "clk": "none"}
+    for value in CBOR_VALUES:
+        data = cbor.dumps({"meta": meta, "payload": {"value": value, "unit": "Cel"}})
+        again = cbor.loads(data)["payload"]["value"]
+        say("cbor", data.hex(), type(again).__name__, again == value)
 
 
 def messages() -> None:
@@ -340,7 +369,7 @@ def waiting() -> None:
 
 
 def main() -> None:
-    for scenario in (ids, clock, json, messages, policy, reflexes, commands, waiting):
+    for scenario in (ids, clock, json, binary, messages, policy, reflexes, commands, waiting):
         scenario()
 
 

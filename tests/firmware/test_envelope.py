@@ -259,7 +259,9 @@ class TestWhatABoardTakes:
         [
             (b"", "empty_payload", "size"),
             (b"{" + b" " * 5000, "oversize", "size"),
-            (b"\xd9\xd9\xf7\xa0", "unsupported_encoding", "decode"),
+            (b"\xd9\xd9\xf7\xa0", "schema_invalid", "schema"),
+            (b"\xd9\xd9\xf7\xff", "decode_error", "decode"),
+            (b"\x12\x00", "unsupported_encoding", "decode"),
             (b"{", "decode_error", "decode"),
             (b"[1 2]", "decode_error", "decode"),
             (b"[]", "schema_invalid", "schema"),

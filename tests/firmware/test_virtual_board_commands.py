@@ -161,7 +161,8 @@ async def test_late_command_is_reported_expired(board: VirtualBoard, hub: HubSta
         ),
         (lambda data: data.replace(b"{", b" " * 1_100 + b"{", 1), "oversize"),
         (lambda _: b"", "empty_payload"),
-        (lambda _: b"\xd9\xd9\xf7\xa0", "unsupported_encoding"),
+        (lambda _: b"\xd9\xd9\xf7\xa0", "schema_invalid"),
+        (lambda _: b"\x12\x00", "unsupported_encoding"),
     ],
 )
 @pytest.mark.req("S0-48", "S0-49", "S0-82", "S0-83", "S0-84")

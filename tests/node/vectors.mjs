@@ -10,7 +10,7 @@ const read = (...path) => JSON.parse(readFileSync(join(folder, ...path), "utf8")
 const jsonIn = (name) => readdirSync(join(folder, name)).filter((file) => file.endsWith(".json")).sort();
 
 const ajv = new Ajv2020({ strict: true, strictTypes: false, strictRequired: false });
-ajv.addVocabulary(["x-check", "x-registry"]);
+ajv.addVocabulary(["x-check", "x-registry", "x-cbor-key", "x-cbor-value"]);
 ajv.addSchema(read("envelope.schema.json"));
 for (const file of jsonIn("contracts")) ajv.addSchema(read("contracts", file));
 

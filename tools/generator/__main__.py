@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from generator import firmware, models, topics
+from generator import cbor, firmware, models, topics
 from generator.schemas import Schemas
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -13,7 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGETS: dict[str, Callable[[Schemas], str]] = {
     "hub/nervus/wire/contracts.py": models.generate,
     "hub/nervus/wire/topics.py": topics.generate,
+    "hub/nervus/wire/cbor_tables.py": lambda schemas: cbor.tables(schemas, list(schemas.contracts)),
+    "schemas/numbers.json": lambda schemas: cbor.record(schemas, ROOT / "schemas"),
     "firmware/lib/spinal/contracts.py": firmware.contracts,
+    "firmware/lib/spinal/cbor_tables.py": firmware.cbor_tables,
     "firmware/lib/spinal/topics.py": firmware.topics,
 }
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from generator import cbor
 from generator.schemas import ANNOTATIONS, Schema, SchemaError, Schemas
 from generator.topics import placeholders
 
@@ -24,6 +25,7 @@ SENDS = (
     "AfferentSignal", "DeviceInfo", "DeviceStatus", "EfferentReport", "Ping", "ReflexFire",
     "ReflexReport", "ReflexState", "RejectEvent",
 )  # fmt: skip
+SENDS_AS_CBOR = ("AfferentSignal",)
 """What the firmware takes and sends today, of what topics.json lets a board take and send.
 
 Tables and builders cost a board heap: a contract comes in here with the code that uses it.
@@ -81,6 +83,11 @@ def contracts(schemas: Schemas) -> str:
         + f"\nMAX_BYTES = {{\n{limits}}}\n"
         + f"\nREASONS = (\n{reasons})\n"
     )
+
+
+def cbor_tables(schemas: Schemas) -> str:
+    """The text of firmware/lib/spinal/cbor_tables.py."""
+    return cbor.tables(schemas, [*TAKES, *SENDS_AS_CBOR])
 
 
 def _rows(schemas: Schemas, direction: str, names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -11,7 +11,9 @@ from jsonschema import Draft202012Validator
 Schema = dict[str, Any]
 
 ENVELOPE = "nervus:envelope#/$defs/"
-ANNOTATIONS = {"$schema", "$id", "$defs", "title", "description", "x-registry"}
+ANNOTATIONS = {
+    "$schema", "$id", "$defs", "title", "description", "x-registry", "x-cbor-key", "x-cbor-value",
+}  # fmt: skip
 KEYWORDS = ANNOTATIONS | {
     "$ref", "type", "const", "enum", "required", "properties", "additionalProperties", "items",
     "minItems", "maxItems", "minProperties", "maxProperties", "minimum", "maximum", "minLength",

@@ -22,6 +22,8 @@ VERSION = "v1"
 
 _NO_EXPIRY = (("/meta/ttl_ms", "required"), ("/meta/expires_at", "required"))
 _CBOR = 0xD9  # first byte of tag 55799, by which the wire tells it
+_PROTOBUF = 0x12  # … and of a message whose first field is meta
+_CONTENT_TYPES = ("application/json", "application/cbor", "application/x-protobuf")
 _ID_AT = 23  # behind {"meta":{"message_id":"
 _SEQ_WIDTH = 10
 _TIME_WIDTH = 13
@@ -156,6 +158,7 @@ def parse(
     if meta.get("schema_version", VERSION) != VERSION:
         version = meta["schema_version"]
         raise WireError("unsupported_version", "schema", f"{version!r}, not {VERSION}", meta)
+    _check_encoding(data, meta)
     breach = check(schemas[contract], message)
     if breach in _NO_EXPIRY:
         raise WireError("expiry_missing", "expiry", "ttl_ms or expires_at is required", meta)
@@ -336,13 +339,34 @@ def _decode(data: bytes, size_limit: int) -> object:
         raise WireError("oversize", "size", f"{len(data)} bytes, at most {size_limit} are read")
     if not data:
         raise WireError("empty_payload", "size", "an event has no empty form")
+    if data[0] == _PROTOBUF:
+        raise WireError("unsupported_encoding", "decode", "Protobuf is not read here")
     if data[0] == _CBOR:
-        raise WireError("unsupported_encoding", "decode", "CBOR is not read here")
+        return _decode_cbor(data, size_limit)
     try:
         return loads(data, size_limit)
     except JSONError as error:
         problem = str(error)  # raised below: MicroPython warns about every chained exception
     raise WireError("decode_error", "decode", problem)
+
+
+def _decode_cbor(data: bytes, size_limit: int) -> object:
+    from spinal import cbor  # noqa: PLC0415 - a board that is sent none keeps the heap it takes
+
+    try:
+        return cbor.loads(data, size_limit)
+    except cbor.CBORError as error:
+        problem = str(error)
+    raise WireError("decode_error", "decode", problem)
+
+
+def _check_encoding(data: bytes, meta: "dict[str, Any]") -> None:
+    """What a message says of its own encoding is what its first byte told."""
+    encoding = _CONTENT_TYPES[data[0] == _CBOR]
+    stated = meta.get("content_type", encoding)
+    if stated != encoding:
+        stage = "agreement" if stated in _CONTENT_TYPES else "schema"
+        raise WireError("unsupported_encoding", stage, f"{stated!r} is {encoding}", meta)
 
 
 def _contract(contract: str) -> str:

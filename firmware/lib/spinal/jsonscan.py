@@ -164,7 +164,7 @@ class _Reader:
         segment = data[start:end] if end >= 0 else b"\\"
         if b"\\" not in segment and (not segment or min(segment) >= _SPACE):
             self._at = end + 1
-            return _decoded(segment, start)
+            return decoded(segment, start)
         return self._spelled()
 
     def _spelled(self) -> str:
@@ -179,7 +179,7 @@ class _Reader:
             if byte < _SPACE:
                 raise self._fault("control character in a string")
             if byte in (34, 92):
-                parts.append(_decoded(data[start : self._at], start))
+                parts.append(decoded(data[start : self._at], start))
                 self._at += 1
                 if byte == 34:  # noqa: PLR2004 - a quotation mark
                     return parts[0] if len(parts) == 1 else "".join(parts)
@@ -220,7 +220,7 @@ class _Reader:
         return code
 
 
-def _decoded(segment: bytes, start: int) -> str:
+def decoded(segment: bytes, start: int) -> str:
     """UTF-8 to text, as strict as RFC 3629: MicroPython's decode takes overlong forms."""
     if segment and max(segment) > 0x7F:  # noqa: PLR2004 - beyond ASCII
         at = 0

@@ -86,7 +86,7 @@ class CompactMeta(Model):
     origin_plane: Literal["spinal", "brainstem", "thalamus", "policy", "reliable", "reflect", "media", "history", "consumer"] | None = None
     scope_level: ScopeLevel | None = None
     scope: Level | None = None
-    content_type: Literal["application/json"] | None = None
+    content_type: Literal["application/json", "application/cbor", "application/x-protobuf"] | None = None
     content_encoding: Literal["identity"] | None = None
     priority: Literal["control", "critical", "normal", "background"] | None = None
     historical: bool | None = None
@@ -118,7 +118,7 @@ class FullMeta(Model):
     origin_plane: Literal["spinal", "brainstem", "thalamus", "policy", "reliable", "reflect", "media", "history", "consumer"]
     scope_level: ScopeLevel
     scope: Level
-    content_type: Literal["application/json"]
+    content_type: Literal["application/json", "application/cbor", "application/x-protobuf"]
     content_encoding: Literal["identity"]
     priority: Literal["control", "critical", "normal", "background"]
     trace_id: Ulid
