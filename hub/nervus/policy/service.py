@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Never
 
-from nervus.bus import Context, Session, Shell, first_failure, plane_settings, subscriptions
+from nervus.bus import KEPT, Context, Session, Shell, first_failure, plane_settings, subscriptions
 from nervus.policy import announcements, audit
 from nervus.policy.core import Policy, RegimeChanged, Unannounced
 from nervus.policy.record import Announce, AppendAudit
@@ -19,7 +19,7 @@ from nervus.wire import Guard, Mint, Publish, RejectLane, topics
 
 IDENTITY: Final = "policy"
 TAKES: Final = (topics.COMMAND_REQUEST,)
-STORE_SCHEMA: Final = (schema.SCHEMA + audit.SCHEMA, announcements.SCHEMA)
+STORE_SCHEMA: Final = (schema.SCHEMA + audit.SCHEMA, announcements.SCHEMA + KEPT)
 WATCH_S: Final = 1.0
 """How often the policy file is looked at."""
 
@@ -61,6 +61,7 @@ class CommandService:
             RejectLane(policy_mint, context.house),
             commit=self._commit,
             confirmed=self._confirmed,
+            store=store,
         )
         self._announced: asyncio.Queue[str] = asyncio.Queue()
         self._serving = 0
