@@ -13,8 +13,17 @@ import pytest
 
 from hub.command_inputs import Ask, action_id
 from nervus.policy import verify_file
+from nervus.wire import topics
 from support import House
-from system.command_clients import BoardClient, Operator, beside, command_house, now_ms, until
+from system.command_clients import (
+    BoardClient,
+    Client,
+    Operator,
+    beside,
+    command_house,
+    now_ms,
+    until,
+)
 
 KILLS = 5
 
@@ -62,6 +71,7 @@ async def test_every_accepted_command_has_one_outcome_however_often_the_service_
 ) -> None:
     house = command_house(running_house)
     operator, board, service = Operator(house), BoardClient(house), Service(house)
+    observer = Client(house, "observer", "core", topics.COMMAND.filter())
     seed = time.time_ns()
     print("moments drawn from", seed)  # noqa: T201 - shown when the test fails
     moments = random.Random(seed)  # noqa: S311 - moments, not secrets
@@ -76,8 +86,8 @@ async def test_every_accepted_command_has_one_outcome_however_often_the_service_
                 operator.send(Ask(action, deadline_ms=60_000).sent(now_ms(), operator.mint))
             await asyncio.sleep(0.02)
 
-    async with beside(operator.session.run(), board.session.run()):
-        for client in (operator, board):
+    async with beside(operator.session.run(), board.session.run(), observer.session.run()):
+        for client in (operator, board, observer):
             await client.session.wait_connected()
         board.online()
         await service.start()
@@ -90,6 +100,7 @@ async def test_every_accepted_command_has_one_outcome_however_often_the_service_
         accepted = operator.accepted()
         assert len(accepted) > KILLS
         await until(lambda: accepted <= operator.outcomes().keys(), 15)
+        await until(lambda: accepted <= commands(observer).keys(), 15)
         await service.kill()
     # What went out first is what every repeat says, and what is stored: see Operator.outcomes.
     assert {each["payload"]["status"] for each in operator.outcomes().values()} == {"succeeded"}
@@ -102,6 +113,17 @@ async def test_every_accepted_command_has_one_outcome_however_often_the_service_
         ).fetchone()
     connection.close()
     assert accepted <= {action for action, stage in rows if stage == "finished"}
+    # Observers were told of each, under one message_id however often.
+    assert {len(ids) for ids in commands(observer).values()} == {1}
     # Decision, audit and acceptance were one transaction each time.
     assert allowed == len(rows)
     assert verify_file(database).rows >= len(rows)
+
+
+def commands(observer: Client) -> dict[str, set[str]]:
+    """Message ids of the Commands seen, by action."""
+    found: dict[str, set[str]] = {}
+    for each in observer.about("Command"):
+        meta = each["meta"]
+        found.setdefault(meta["action_id"], set()).add(meta["message_id"])
+    return found

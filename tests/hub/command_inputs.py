@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nervus.policy import Policy, PolicySettings, RegimeChanged, audit, parse
-from nervus.policy.record import AppendAudit
+from nervus.policy import Policy, PolicySettings, RegimeChanged, announcements, audit, parse
+from nervus.policy.record import Announce, AppendAudit
 from nervus.policy.service import STORE_SCHEMA
 from nervus.reliable import (
     Action,
@@ -252,9 +252,11 @@ class World:
             return []
         handed = [each for each in effects if isinstance(each, Committed)]
         records = [each.record for each in effects if isinstance(each, AppendAudit)]
-        other = (Publish, Rejected, Committed, AppendAudit)
+        other = (Publish, Rejected, Committed, AppendAudit, Announce)
+        announced = [each for each in effects if isinstance(each, Announce)]
         self.database.execute("BEGIN")
         audit.append(self.database, records)
+        announcements.append(self.database, announced)
         schema.write(self.database, [each for each in effects if not isinstance(each, other)])
         self.database.execute("COMMIT")
         if mode == "after":

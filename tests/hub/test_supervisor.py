@@ -17,10 +17,18 @@ import pytest
 
 from nervus.runtime.brokers import brokers
 from nervus.runtime.child import Child
+from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
 from nervus.runtime.supervision import Timing
 from nervus.runtime.supervisor import Supervisor, read_status
-from nervus.runtime.system import AlreadyRunningError, BrokerError, broker_child, run_system
+from nervus.runtime.system import (
+    AlreadyRunningError,
+    BrokerError,
+    NotReadyError,
+    broker_child,
+    run_system,
+    running_system,
+)
 from support import House, process_lives
 
 READY = "import os; os.write(int(os.environ['NERVUS_READY_FD']), b'READY=1\\n');"
@@ -213,18 +221,27 @@ async def test_a_broker_with_a_corrupt_database_starts_empty_and_tells(
 
 
 async def test_a_second_system_on_the_same_folder_is_refused(house: House) -> None:
-    stop = asyncio.Event()
     both = brokers(house.state, house.settings)
-    up = asyncio.Event()
-    first = asyncio.create_task(run_system(house.state, both, [], stop, on_ready=up.set))
-    async with asyncio.timeout(8):
-        await up.wait()
+    async with running_system(house.state, house.settings, services=False):
         assert read_status(house.state) is not None
         with pytest.raises(AlreadyRunningError, match="nervus status"):
-            await run_system(house.state, both, [], stop)
-        stop.set()
-        assert await first == 0
+            await run_system(house.state, both, [], asyncio.Event())
     assert read_status(house.state) is None
+
+
+async def test_a_system_that_is_not_ready_in_time_is_ended_and_told(house: House) -> None:
+    with pytest.raises(NotReadyError, match=r"not ready within 0\.001 s"):
+        async with running_system(house.state, house.settings, services=False, within_s=0.001):
+            raise AssertionError("nothing can be ready that fast")
+    assert read_status(house.state) is None
+
+
+async def test_a_system_whose_part_refuses_its_settings_never_begins(house: House) -> None:
+    with house.state.settings_file.open("a") as file:
+        file.write("[reflect]\nkept_rows = -1\n")
+    with pytest.raises(NotReadyError, match="refused its settings"):
+        async with running_system(house.state, Settings.load(house.state.settings_file)):
+            raise AssertionError("it cannot be ready")
 
 
 async def test_a_taken_port_is_named_with_its_setting(

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 import pytest
 
-from hub.command_inputs import POLICY, Ask, action_id
-from nervus.policy import service, verify_file
+from hub.command_inputs import POLICY, Ask, World, action_id
+from nervus.policy import announcements, service, verify_file
+from nervus.policy.record import Announce
 from nervus.runtime.services import ServiceContext
 from nervus.wire import topics
 from support import House
@@ -63,6 +66,7 @@ async def test_a_request_over_mqtt_moves_an_actuator_and_is_audited(serving: Hou
     assert outcomes[denied]["errors"][0]["category"] == "policy"
     assert list(board.done) == [action]
     assert [each["meta"]["principal"] for each in commands] == ["operator"]
+    await until(lambda: not _announced(serving))
     # One row for the rules that were loaded, one for each request.
     assert verify_file(serving.state.data / "command.db").rows == 3
 
@@ -122,3 +126,34 @@ async def test_a_new_installation_gets_a_policy_that_allows_nothing(running_hous
         outcome = await until(lambda: operator.outcomes().get(action))
     assert outcome["errors"][0]["code"] == "no_rule"
     assert "deny" in house.state.policy_file.read_text()
+
+
+async def test_a_command_decided_and_not_published_reaches_observers_after_the_restart(
+    running_house: House,
+) -> None:
+    house = command_house(running_house)
+    world, database = World(), house.state.data / "command.db"
+    world.now_ms = now_ms()
+    effects = [*world.ask(Ask(action_id(now_ms()))), *world.ask(Ask(action_id(now_ms())))]
+    late, told = [each for each in effects if isinstance(each, Announce)]
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.executescript("".join(service.STORE_SCHEMA) + "PRAGMA user_version = 2;")
+        announcements.append(connection, [late, told])
+        # The first has been waiting since yesterday.
+        connection.execute(
+            "UPDATE announcements SET message = replace(message, ?, ?) WHERE number = 1",
+            (late.publish.message.meta.produced_at, "2026-01-01T00:00:00.000Z"),
+        )
+    observer, ready = Client(house, "observer", "core", topics.COMMAND.filter()), asyncio.Event()
+    async with beside(observer.session.run()):
+        await observer.session.wait_connected()
+        async with beside(service.run(context(house, ready))):
+            (command,) = await until(lambda: observer.about("Command"))
+            await until(lambda: not _announced(house))
+    assert command["meta"]["message_id"] == told.publish.message.meta.message_id
+    assert len(observer.received) == 1
+
+
+def _announced(house: House) -> list[str]:
+    with closing(sqlite3.connect(house.state.data / "command.db")) as connection:
+        return [row[0] for row in connection.execute("SELECT message_id FROM announcements")]

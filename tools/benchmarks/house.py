@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nervus.bus import BrokerAddress
-from nervus.errors import NervusError
 from nervus.runtime.brokers import brokers
 from nervus.runtime.settings import Settings
-from nervus.runtime.system import prepare, run_system, service_children
+from nervus.runtime.system import prepare, running_system
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from nervus.runtime.identity import Authority
     from nervus.runtime.state import BrokerName, StateFolder
-
-_START_S: Final = 30.0
-
-
-class HouseError(NervusError):
-    """The hub to be measured did not come up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +54,7 @@ async def house(
         services: Whether the services run, or the brokers alone.
 
     Raises:
-        HouseError: It was not ready within 30 s.
+        NotReadyError: It was not ready within 30 s.
     """
     with tempfile.TemporaryDirectory(prefix="nervus-bench-") as folder:
         state, loaded, authority = prepare(Path(folder))
@@ -77,32 +69,5 @@ async def house(
             state.policy_file.write_text(policy, encoding="utf-8")
         for broker in brokers(state, loaded):
             broker.write_acl(authority.identities())
-        async with _running(state, loaded, services=services):
+        async with running_system(state, loaded, services=services):
             yield House(state, loaded, authority)
-
-
-@asynccontextmanager
-async def _running(
-    state: StateFolder, settings: Settings, *, services: bool
-) -> AsyncIterator[None]:
-    up, stop = asyncio.Event(), asyncio.Event()
-    children = service_children(state, settings) if services else []
-    system = asyncio.create_task(
-        run_system(state, brokers(state, settings), children, stop, on_ready=up.set)
-    )
-    ready = asyncio.create_task(up.wait())
-    try:
-        await asyncio.wait({system, ready}, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
-        if system.done():
-            await system
-        if not up.is_set():
-            raise HouseError(
-                f"brokers and services were not ready within {_START_S:.0f} s",
-                where=str(state.path),
-                hint="run: nervus doctor",
-            )
-        yield
-    finally:
-        ready.cancel()
-        stop.set()
-        await system

@@ -4,7 +4,8 @@ from typing import Final
 
 from nervus.brainstem.core import Brainstem
 from nervus.brainstem.settings import BrainstemSettings
-from nervus.bus import Context, Session, Shell, plane_settings, subscriptions
+from nervus.bus import KEPT, Context, Session, Shell, plane_settings, subscriptions
+from nervus.store import Store
 from nervus.wire import Guard, Mint, RejectLane, topics
 
 IDENTITY: Final = "brainstem"
@@ -24,10 +25,12 @@ async def run(context: Context) -> None:
         ),
         Session(IDENTITY, "core", context.session_config(IDENTITY, "core")),
     ]
-    shell = Shell(
-        Brainstem(settings, mint),
-        sessions,
-        Guard(TAKES, granted=lambda device_id: context.grants().get(device_id)),
-        RejectLane(mint, context.house),
-    )
-    await shell.run(context.ready)
+    async with Store(context.data / "brainstem.db", (KEPT,)) as store:
+        shell = Shell(
+            Brainstem(settings, mint),
+            sessions,
+            Guard(TAKES, granted=lambda device_id: context.grants().get(device_id)),
+            RejectLane(mint, context.house),
+            store=store,
+        )
+        await shell.run(context.ready)

@@ -1,5 +1,6 @@
 """The bus: MQTT sessions that acknowledge late, and the one loop that drives a plane's core."""
 
+from nervus.bus import ledger, reject_log
 from nervus.bus.address import BrokerAddress, Filter, Limits, subscriptions
 from nervus.bus.context import Context, Plane, plane_settings
 from nervus.bus.errors import (
@@ -18,7 +19,11 @@ from nervus.bus.outbox import Outgoing
 from nervus.bus.session import Delivery, Session, SessionCounters
 from nervus.bus.shell import Core, Shell, ShellCounters
 
+KEPT = ledger.SCHEMA + reject_log.SCHEMA
+"""Version 1 of the tables of a store that is given to a `Shell`."""
+
 __all__ = [
+    "KEPT",
     "BrokerAddress",
     "ClientShapeError",
     "Context",

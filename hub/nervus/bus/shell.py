@@ -1,6 +1,7 @@
 """The one I/O loop of a plane: sessions, guard, core, store and reject lane around one task."""
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,12 +13,16 @@ from typing import Any, ClassVar, Final, Never, Protocol
 from nervus.bus.errors import OfferTimeoutError, PublishDeniedError, PublishError
 from nervus.bus.failure import first_failure
 from nervus.bus.journal import Journal
-from nervus.bus.outbox import Outgoing
+from nervus.bus.ledger import Ledger, Retained
+from nervus.bus.outbox import Done, Outgoing
+from nervus.bus.reject_log import RejectLog
 from nervus.bus.session import Delivery, Session
+from nervus.store import Store
 from nervus.wire import Connected, Guard, Packet, Publish, Rejected, RejectLane, denied, encode
 from nervus.wire.topic_parser import parse
 
 TICK_MS: Final = 50
+_LOG: Final = logging.getLogger(__name__)
 _BATCH: Final = 64
 
 Commit = Callable[[Sequence[Any]], Awaitable[object]]
@@ -83,6 +88,8 @@ class Shell:
             that has some, in order, and awaited before anything of that step is published.
         confirmed: Called when the broker has a QoS 1 message, with the effect it came from.
         journal: Records every input.
+        store: Keeps the ledger of retained states and this part's rejects; its schema includes
+            `KEPT`. Without one neither survives the process.
         clock: Unix milliseconds; may jump, the core's time does not run backwards.
     """
 
@@ -92,7 +99,7 @@ class Shell:
     commit_limit: ClassVar[int] = 1_024
     """Steps not yet committed; beyond it no further packet is stepped."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - here everything meets
         self,
         core: Core,
         sessions: Sequence[Session],
@@ -102,6 +109,7 @@ class Shell:
         commit: Commit | None = None,
         confirmed: Callable[[Publish], None] | None = None,
         journal: Journal | None = None,
+        store: Store | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.counters = ShellCounters()
@@ -113,6 +121,12 @@ class Shell:
         self._confirmed = confirmed
         self._journal = journal
         self._clock = clock
+        self.ledger: Ledger | None = None
+        self.reject_log: RejectLog | None = None
+        if store is not None:
+            part = sessions[0].identity
+            self.ledger = Ledger(store, part, self._retain, self._time)
+            self.reject_log = RejectLog(store, part, self._post, self._time)
         self._now_ms = 0
         self._tick_due_ms = 0
         self._urgent: deque[Delivery | Connected | _Offer] = deque()
@@ -152,7 +166,11 @@ class Shell:
             Exception: Whatever ended a session, the core or a commit.
         """
         try:
+            await self._recall()
             async with asyncio.TaskGroup() as tasks:
+                if self.ledger is not None and self.reject_log is not None:
+                    tasks.create_task(self.ledger.run(), name="ledger")
+                    tasks.create_task(self.reject_log.run(), name="rejects")
                 for session in self._sessions.values():
                     tasks.create_task(session.run(), name=f"session {session.broker}")
                 tasks.create_task(self._consume(), name="core")
@@ -162,6 +180,12 @@ class Shell:
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
         raise AssertionError("a shell ends by cancellation or by an error")
+
+    async def _recall(self) -> None:
+        """Take up what the process before this one left in the store."""
+        if self.ledger is not None and self.reject_log is not None:
+            await self.ledger.load()
+            await self.reject_log.load()
 
     async def _tell_ready(self, on_ready: Callable[[], None]) -> None:
         for session in self._sessions.values():
@@ -216,14 +240,19 @@ class Shell:
             self._journal.tick(now_ms)
         self._apply(self._core.tick(now_ms), now_ms, None)
         for publish in self._lane.tick(now_ms):
-            self._post(publish)
+            self._post_reject(publish)
+        if self.ledger is not None:
+            self.ledger.tick(now_ms)
 
     async def _take(self, item: Delivery | Connected | _Offer) -> None:
         now_ms = self._time()
         match item:
             case Delivery():
                 self._take_packet(item, now_ms)
-            case Connected():
+            case Connected(broker):
+                if self.ledger is not None and self.reject_log is not None:
+                    self.ledger.connected(broker, now_ms)
+                    self.reject_log.connected(broker)
                 self._step(item, now_ms, None, "connected")
             case _Offer():
                 self._step(item.event, now_ms, None, "offer")
@@ -249,28 +278,48 @@ class Shell:
         self._apply(self._core.step(event, now_ms), now_ms, delivery)
 
     def _apply(self, effects: Sequence[Any], now_ms: int, delivery: Delivery | None) -> None:
-        publishes, durable = [], []
+        publishes: list[Publish] = []
+        durable: list[Any] = []
+        states: list[Retained] = []
         for effect in effects:
             if isinstance(effect, Publish):
-                publishes.append(effect)
+                if self._record(effect, states):
+                    publishes.append(effect)
             elif isinstance(effect, Rejected):
                 self._reject(effect, now_ms)
             else:
                 durable.append(effect)
-        batch = _Batch(self._start_commit(durable), tuple(publishes), delivery)
+        batch = _Batch(self._start_commit(durable, states), tuple(publishes), delivery)
         if batch.commit is None and not self._committing:
             self._finish(batch)
         elif batch.commit is not None or publishes or delivery is not None:
             self._committing += 1
             self._uncommitted.put_nowait(batch)
 
-    def _start_commit(self, durable: Sequence[Any]) -> asyncio.Future[object] | None:
-        if not durable:
-            return None
-        if self._commit is None:
-            raise TypeError(f"{type(durable[0]).__name__} is an effect that nobody commits")
-        self.counters.commits += 1
-        return asyncio.ensure_future(self._commit(durable))
+    def _record(self, publish: Publish, states: list[Retained]) -> bool:
+        """Note a state for the ledger; returns whether the message may be published."""
+        if self.ledger is None or not publish.address.spec.retained:
+            return True
+        state = Retained.of(publish, self._expires_ms(publish))
+        if not self.ledger.admits(state):
+            _LOG.error("%s: not published, the ledger of states is full", state.topic)
+            self.counters.unpublished += 1
+            return False
+        states.append(state)
+        return True
+
+    def _start_commit(
+        self, durable: Sequence[Any], states: Sequence[Retained]
+    ) -> asyncio.Future[object] | None:
+        works: list[Awaitable[object]] = []
+        if durable:
+            if self._commit is None:
+                raise TypeError(f"{type(durable[0]).__name__} is an effect that nobody commits")
+            self.counters.commits += 1
+            works.append(self._commit(durable))
+        if states and self.ledger is not None:
+            works.append(self.ledger.record(states))
+        return asyncio.ensure_future(_all(works)) if works else None
 
     async def _publish_committed(self) -> Never:
         while True:
@@ -290,14 +339,39 @@ class Shell:
     def _reject(self, rejected: Rejected, now_ms: int) -> None:
         self.counters.rejected += 1
         for publish in self._lane.step(rejected, now_ms):
-            self._post(publish)
+            self._post_reject(publish)
 
-    def _post(self, publish: Publish) -> None:
+    def _post_reject(self, publish: Publish) -> None:
+        if self.reject_log is None:
+            self._post(publish)
+        else:
+            self.reject_log.add(publish)
+
+    def _retain(self, state: Retained, done: Done) -> None:
+        session = self._sessions.get(state.broker)
+        if session is None:
+            done(PublishError(f"no session on the {state.broker} broker", where=state.topic))
+            return
+        session.post(
+            Outgoing(
+                state.topic,
+                state.payload,
+                qos=1,
+                retain=True,
+                priority=state.priority,
+                expires_ms=state.expires_ms,
+                done=done,
+            )
+        )
+
+    def _expires_ms(self, publish: Publish) -> int | None:
+        return None if publish.expiry_ms is None else self._time() + publish.expiry_ms
+
+    def _post(self, publish: Publish, done: Done | None = None) -> None:
         session = self._sessions.get(publish.on)
         if session is None:
             raise TypeError(f"{publish.address.topic}: no session on the {publish.on} broker")
         self.counters.published += 1
-        life_ms = publish.expiry_ms
         session.post(
             Outgoing(
                 publish.address.topic,
@@ -305,12 +379,14 @@ class Shell:
                 publish.qos,
                 publish.address.spec.retained,
                 publish.message.meta.priority or "normal",
-                None if life_ms is None else self._time() + life_ms,
-                partial(self._published, publish),
+                self._expires_ms(publish),
+                partial(self._published, publish, done),
             )
         )
 
-    def _published(self, publish: Publish, error: PublishError | None) -> None:
+    def _published(self, publish: Publish, done: Done | None, error: PublishError | None) -> None:
+        if done is not None:
+            done(error)
         if error is not None:
             self.counters.unpublished += 1
             if isinstance(error, PublishDeniedError):
@@ -321,6 +397,10 @@ class Shell:
     def _time(self) -> int:
         self._now_ms = max(self._now_ms, self._clock())
         return self._now_ms
+
+
+async def _all(works: Sequence[Awaitable[object]]) -> None:
+    await asyncio.gather(*works)
 
 
 def _queue_full(packet: Packet) -> Rejected:

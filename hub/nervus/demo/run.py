@@ -21,10 +21,9 @@ from nervus.reflect import Quarantine
 from nervus.runtime.brokers import brokers
 from nervus.runtime.state import BrokerName
 from nervus.runtime.supervisor import read_status
-from nervus.runtime.system import prepare, run_system, service_children
+from nervus.runtime.system import prepare, running_system
 from nervus.simulator import Identity, VirtualBoard
 
-START_S: Final = 30.0
 BOARDS_ONLINE_S: Final = 20.0
 LAST_OUTCOMES_S: Final = 12.0
 
@@ -62,7 +61,7 @@ class Demo:
     async def _play(self, seconds: float | None, stop: asyncio.Event) -> tuple[Tally, float]:
         self._furnish()
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._system())
+            await stack.enter_async_context(running_system(self._state, self._settings))
             parts = await stack.enter_async_context(self._parts())
             boards = await stack.enter_async_context(self._boards())
             await self._until_online(stop)
@@ -99,38 +98,6 @@ class Demo:
         self._state.policy_file.write_text(POLICY)
         for broker in brokers(self._state, self._settings):
             broker.write_acl(self._authority.identities())
-
-    @asynccontextmanager
-    async def _system(self) -> AsyncIterator[None]:
-        up, stop = asyncio.Event(), asyncio.Event()
-        system = asyncio.create_task(
-            run_system(
-                self._state,
-                brokers(self._state, self._settings),
-                service_children(self._state, self._settings),
-                stop,
-                on_ready=up.set,
-            ),
-            name="system",
-        )
-        ready = asyncio.create_task(up.wait(), name="system is up")
-        try:
-            await asyncio.wait(
-                {system, ready}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED
-            )
-            if system.done():
-                await system
-            if not up.is_set():
-                raise DemoError(
-                    f"brokers and services were not ready within {START_S:.0f} s",
-                    where=str(self.folder),
-                    hint="run `nervus doctor`",
-                )
-            yield
-        finally:
-            ready.cancel()
-            stop.set()
-            await system
 
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[tuple[Consumer, Gatekeeper, Intruder]]:

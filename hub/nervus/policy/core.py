@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from nervus.policy.capabilities import CAPABILITIES, ArgumentError, Capability, order
 from nervus.policy.engine import BudgetExceededError, Engine, evaluate
-from nervus.policy.record import AppendAudit, AuditRecord
+from nervus.policy.record import Announce, AppendAudit, AuditRecord
 from nervus.policy.rules import Regime
 from nervus.policy.settings import PolicySettings
 from nervus.reliable import Committed, Reliable, Request, Standing
@@ -23,7 +23,7 @@ from nervus.wire.contracts import (
 Kind = Literal["terminal", "retriable"]
 Category = Literal["conflict", "dependency", "not_found", "policy", "validation"]
 Effect = Any
-"""AppendAudit, the durable effects of reliable, Committed, Publish."""
+"""AppendAudit, Announce, the durable effects of reliable, Committed, Publish."""
 
 ACTOR_CHANNEL: Final = "mqtt"
 """The surface through which requests come here, as the audit names it."""
@@ -34,6 +34,13 @@ class RegimeChanged:
     """Event: the policy file has been read; None when it is missing or wrong."""
 
     regime: Regime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unannounced:
+    """Event: what a process before this one decided, stored, and may not have published."""
+
+    publishes: tuple[Publish, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,9 @@ class Policy:
         self.counters: Counter[str] = Counter()
         """Decisions by reason code, since the start."""
 
-    def step(self, event: Accepted | RegimeChanged | Connected, now_ms: int) -> list[Effect]:
+    def step(
+        self, event: Accepted | RegimeChanged | Unannounced | Connected, now_ms: int
+    ) -> list[Effect]:
         """Take one event."""
         match event:
             case Accepted():
@@ -87,6 +96,8 @@ class Policy:
             case RegimeChanged(regime):
                 self._regime = regime
                 return [AppendAudit(self._regime_record(now_ms))]
+            case Unannounced(publishes):
+                return list(publishes)
         return []
 
     def tick(self, now_ms: int) -> list[Effect]:  # noqa: ARG002 - a core is ticked; nothing here waits
@@ -158,9 +169,12 @@ class Policy:
         self.counters[decision.reason_code] += 1
         committed = Committed(request.action_id if standing == "new" else None, _publishes(taken))
         durable = [effect for effect in taken if not isinstance(effect, Publish)]
-        command = [self._command(request, decision, now_ms)] if decision.allowed else []
         record = self._record(request, decision, now_ms)
-        return [AppendAudit(record), *durable, committed, *command]
+        effects: list[Effect] = [AppendAudit(record), *durable, committed]
+        if decision.allowed:
+            command = self._command(request, decision, now_ms)
+            effects += [Announce(command), command]
+        return effects
 
     def _not_taken(self, standing: Standing, now_ms: int) -> Decision:
         decision_id = self._mint.id(now_ms)

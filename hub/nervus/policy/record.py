@@ -1,7 +1,9 @@
-"""What the audit says of one decision."""
+"""What the policy core asks to be made durable of one decision."""
 
 from dataclasses import dataclass
 from typing import Literal
+
+from nervus.wire import Publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,10 @@ class AppendAudit:
     """Effect: append a record, in the transaction of what it decides."""
 
     record: AuditRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Effect: keep this message, in the transaction of the decision, until the broker has it."""
+
+    publish: Publish

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Never
 
-from nervus.bus import Context, Session, Shell, first_failure, plane_settings, subscriptions
-from nervus.policy import audit
-from nervus.policy.core import Policy, RegimeChanged
-from nervus.policy.record import AppendAudit
+from nervus.bus import KEPT, Context, Session, Shell, first_failure, plane_settings, subscriptions
+from nervus.policy import announcements, audit
+from nervus.policy.core import Policy, RegimeChanged, Unannounced
+from nervus.policy.record import Announce, AppendAudit
 from nervus.policy.rules import TEMPLATE, PolicyFileError, Regime, load
 from nervus.policy.settings import PolicySettings
 from nervus.reliable import Committed, Reliable, ReliableService, ReliableSettings, schema
 from nervus.store import Store
-from nervus.wire import Guard, Mint, RejectLane, topics
+from nervus.wire import Guard, Mint, Publish, RejectLane, topics
 
 IDENTITY: Final = "policy"
 TAKES: Final = (topics.COMMAND_REQUEST,)
-STORE_SCHEMA: Final = (schema.SCHEMA + audit.SCHEMA,)
+STORE_SCHEMA: Final = (schema.SCHEMA + audit.SCHEMA, announcements.SCHEMA + KEPT)
 WATCH_S: Final = 1.0
 """How often the policy file is looked at."""
 
@@ -60,7 +60,10 @@ class CommandService:
             Guard(TAKES),
             RejectLane(policy_mint, context.house),
             commit=self._commit,
+            confirmed=self._confirmed,
+            store=store,
         )
+        self._announced: asyncio.Queue[str] = asyncio.Queue()
         self._serving = 0
         self._seen: tuple[Regime | None, str] | None = None
 
@@ -71,11 +74,13 @@ class CommandService:
         await self._reliable.prepare(now_ms)
         for event in await self._changes():
             await self._commit(self._core.step(event, now_ms))
+        await self._take_up(now_ms)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._shell.run(self._ready), name="policy")
                 tasks.create_task(self._reliable.run(self._ready), name="reliable")
                 tasks.create_task(self._watch(), name="policy file")
+                tasks.create_task(self._forget(), name="announced commands")
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
         raise AssertionError("a service ends by cancellation or by an error")
@@ -89,15 +94,41 @@ class CommandService:
         """Decision, audit and acceptance in one transaction; then reliable may publish."""
         records = [effect.record for effect in effects if isinstance(effect, AppendAudit)]
         handed = [effect for effect in effects if isinstance(effect, Committed)]
-        actions = [effect for effect in effects if not isinstance(effect, AppendAudit | Committed)]
+        announced = [effect for effect in effects if isinstance(effect, Announce)]
+        others = AppendAudit | Committed | Announce
+        actions = [effect for effect in effects if not isinstance(effect, others)]
 
         def write(connection: Any) -> None:
             audit.append(connection, records)
             schema.write(connection, actions)
+            announcements.append(connection, announced)
 
         await self._store.write(write)
         for event in handed:
             await self._reliable.shell.offer(event)
+
+    async def _take_up(self, now_ms: int) -> None:
+        """Publish what a killed process had decided and may not have told observers."""
+        waiting = await self._store.read(lambda connection: announcements.left(connection, now_ms))
+        gone = await self._store.write(
+            lambda connection: announcements.clear_others(connection, waiting)
+        )
+        if gone:
+            _LOG.warning("%d commands expired before observers were told; the audit has them", gone)
+        if waiting:
+            await self._shell.offer(Unannounced(tuple(waiting)))
+
+    def _confirmed(self, publish: Publish) -> None:
+        # Bounded by the session's unconfirmed messages and the time of one commit.
+        if publish.address.spec is topics.COMMAND:
+            self._announced.put_nowait(publish.message.meta.message_id)
+
+    async def _forget(self) -> Never:
+        while True:
+            told = [await self._announced.get()]
+            while not self._announced.empty():
+                told.append(self._announced.get_nowait())
+            await self._store.write(lambda connection: announcements.forget(connection, told))  # noqa: B023 - awaited within the turn
 
     async def _watch(self) -> Never:
         while True:

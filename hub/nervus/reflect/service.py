@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from nervus.bus import Context, Session, Shell, plane_settings, subscriptions
+from nervus.bus import KEPT, Context, Session, Shell, plane_settings, subscriptions
 from nervus.reflect.core import Keep, Reflect
 from nervus.reflect.quarantine import SCHEMA, keep
 from nervus.reflect.settings import ReflectSettings
@@ -18,7 +18,7 @@ BROKERS: Final[tuple[Literal["spinal", "core"], ...]] = ("spinal", "core")
 async def run(context: Context) -> None:
     """Run until cancelled; the first failure ends it."""
     mint = Mint(IDENTITY, "reflect", seed=context.seed, boot=context.boot)
-    store = Store(context.data / "reflect.db", (SCHEMA,))
+    store = Store(context.data / "reflect.db", (SCHEMA, KEPT))
 
     async def commit(effects: Sequence[Keep]) -> None:
         for effect in effects:
@@ -39,6 +39,7 @@ async def run(context: Context) -> None:
         Guard(TAKES),
         RejectLane(mint, context.house),
         commit=commit,
+        store=store,
     )
     try:
         await shell.run(context.ready)

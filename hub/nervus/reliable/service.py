@@ -36,7 +36,7 @@ class ReliableService:
         context: Settings, addresses, grants.
         core: The core; policy accepts into it.
         mint: What its messages are made with.
-        store: Holds the actions; `schema.SCHEMA` is part of its schema.
+        store: Holds the actions; `schema.SCHEMA` and `bus.KEPT` are part of its schema.
     """
 
     def __init__(self, context: Context, core: Reliable, mint: Mint, store: Store) -> None:
@@ -64,6 +64,7 @@ class ReliableService:
             RejectLane(mint, context.house),
             commit=self._commit,
             confirmed=self._confirmed,
+            store=store,
         )
 
     async def prepare(self, now_ms: int) -> None:

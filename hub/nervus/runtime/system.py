@@ -3,15 +3,18 @@
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from signal import SIGTERM
 from typing import Final
 
+from nervus.errors import NervusError
 from nervus.runtime.brokers import (
     OLDEST_MOSQUITTO,
     Broker,
     BrokerError,
+    brokers,
     find_mosquitto,
     mosquitto_version,
     prepare_brokers,
@@ -27,6 +30,10 @@ from nervus.runtime.supervisor import AlreadyRunningError, Supervisor
 
 _PORT_WAIT_S: Final = 3.0
 _PORT_PAUSE_S: Final = 0.05
+
+
+class NotReadyError(NervusError):
+    """Brokers and services were started and did not all serve in time."""
 
 
 def prepare(path: Path) -> tuple[StateFolder, Settings, Authority]:
@@ -66,7 +73,7 @@ def service_children(state: StateFolder, settings: Settings) -> list[Child]:
 
 async def run_system(
     state: StateFolder,
-    brokers: Iterable[Broker],
+    to_run: Iterable[Broker],
     children: Iterable[Child],
     stop: asyncio.Event,
     *,
@@ -82,15 +89,15 @@ async def run_system(
         AlreadyRunningError: The system already runs on this state folder.
         BrokerError: mosquitto is missing or too old, or a port is taken.
     """
-    brokers = list(brokers)
+    to_run = list(to_run)
     require_mosquitto()
     try:
         with locked(state.lock_file, wait=False):
             # A killed supervisor left its own account of children that are gone.
             state.status_file.unlink(missing_ok=True)
-            await _wait_for_ports(brokers)
+            await _wait_for_ports(to_run)
             supervisor = Supervisor(
-                [*(broker_child(broker) for broker in brokers), *children],
+                [*(broker_child(broker) for broker in to_run), *children],
                 state.status_file,
                 timing,
                 on_ready,
@@ -102,6 +109,48 @@ async def run_system(
             where=str(state.path),
             hint="look at it with `nervus status`, or name another folder with --state",
         ) from error
+
+
+@asynccontextmanager
+async def running_system(
+    state: StateFolder, settings: Settings, *, services: bool = True, within_s: float = 30.0
+) -> AsyncIterator[None]:
+    """Run brokers and services of a prepared folder while the block runs; it begins when all serve.
+
+    Args:
+        state: The folder that `prepare` returned.
+        settings: Where the brokers listen, and how services share processes.
+        services: Whether the services run, or the brokers alone.
+        within_s: How long they may take to be ready, in seconds.
+
+    Raises:
+        NotReadyError: They were not ready in time.
+        NervusError: As `run_system`.
+    """
+    up, stop = asyncio.Event(), asyncio.Event()
+    children = service_children(state, settings) if services else []
+    system = asyncio.create_task(
+        run_system(state, brokers(state, settings), children, stop, on_ready=up.set),
+        name="system",
+    )
+    ready = asyncio.create_task(up.wait(), name="system is up")
+    try:
+        await asyncio.wait({system, ready}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        if not up.is_set():
+            if system.done():
+                await system
+            raise NotReadyError(
+                f"brokers and services were not ready within {within_s:g} s"
+                if not system.done()
+                else "a part refused its settings: its last lines say why",
+                where=str(state.path),
+                hint="run: nervus doctor",
+            )
+        yield
+    finally:
+        ready.cancel()
+        stop.set()
+        await system
 
 
 def require_mosquitto() -> tuple[int, ...]:
@@ -121,10 +170,10 @@ def require_mosquitto() -> tuple[int, ...]:
     return version
 
 
-async def _wait_for_ports(brokers: Iterable[Broker]) -> None:
+async def _wait_for_ports(to_run: Iterable[Broker]) -> None:
     """Give brokers of a killed supervisor a moment to end."""
     deadline = time.monotonic() + _PORT_WAIT_S
-    for broker in brokers:
+    for broker in to_run:
         name, host, port = broker.name, broker.settings.host, broker.settings.port
         while not port_is_free(host, port):
             if time.monotonic() > deadline:

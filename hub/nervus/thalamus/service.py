@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from nervus.bus import Context, Session, Shell, plane_settings, subscriptions
+from nervus.bus import KEPT, Context, Session, Shell, plane_settings, subscriptions
+from nervus.store import Store
 from nervus.thalamus.relay import Relay
 from nervus.thalamus.settings import ThalamusSettings
 from nervus.wire import Guard, Mint, RejectLane, topics
@@ -21,10 +22,12 @@ async def run(context: Context) -> None:
         context.session_config(IDENTITY, "core"),
         filters=subscriptions(TAKES),
     )
-    shell = Shell(
-        Relay(settings, mint, context.house),
-        [session],
-        Guard(TAKES),
-        RejectLane(mint, context.house),
-    )
-    await shell.run(context.ready)
+    async with Store(context.data / "relay.db", (KEPT,)) as store:
+        shell = Shell(
+            Relay(settings, mint, context.house),
+            [session],
+            Guard(TAKES),
+            RejectLane(mint, context.house),
+            store=store,
+        )
+        await shell.run(context.ready)

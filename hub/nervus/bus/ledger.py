@@ -1,0 +1,180 @@
+"""The retained ledger: which states a part has on its brokers, so that none is left behind."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Final, Literal, Never, Self
+
+from nervus.bus.errors import PublishError
+from nervus.store import Store
+from nervus.wire import Publish, encode
+from nervus.wire.topic_parser import parse
+
+SCHEMA: Final = """
+CREATE TABLE bus_retained (
+    part TEXT NOT NULL,
+    broker TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    priority TEXT NOT NULL,
+    expires_ms INTEGER,
+    PRIMARY KEY (part, broker, topic)
+);
+"""
+"""Version 1 of the table: one row for each topic that a part retains on a broker."""
+
+LOOK_MS: Final = 1_000
+"""How often the ledger is looked at for states that have expired."""
+
+Broker = Literal["spinal", "core"]
+Key = tuple[Broker, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """One state on one broker; an empty payload erases it. `expires_ms` is unix milliseconds."""
+
+    broker: Broker
+    topic: str
+    payload: bytes
+    priority: str = "normal"
+    expires_ms: int | None = None
+
+    @property
+    def key(self) -> Key:
+        """What tells it from the others."""
+        return self.broker, self.topic
+
+    @classmethod
+    def of(cls, publish: Publish, expires_ms: int | None) -> Self:
+        """The state that a message retains."""
+        return cls(
+            "core" if publish.on == "core" else "spinal",
+            publish.address.topic,
+            encode(publish.message),
+            publish.message.meta.priority or "normal",
+            expires_ms,
+        )
+
+    def is_gone(self, now_ms: int) -> bool:
+        """Whether nobody may find it any more: expired, or no longer a state of topics.json."""
+        if self.expires_ms is not None and self.expires_ms <= now_ms:
+            return True
+        address = parse(self.topic)
+        return (
+            address is None or not address.spec.retained or self.broker not in address.spec.brokers
+        )
+
+
+Post = Callable[[Retained, Callable[[PublishError | None], None]], None]
+
+
+class Ledger:
+    """What one part retains, in its own store, written before it is published.
+
+    A broker may lose what it retained, and a part may die before its state expires: from the
+    ledger each connection publishes what is alive, and erases what expired or what this version
+    of topics.json has no place for.
+
+    Args:
+        store: Its schema includes `SCHEMA`.
+        part: Whose states; several parts may share a store.
+        post: Retains or erases one state at its broker and tells how it went.
+        clock: Unix milliseconds.
+    """
+
+    limit: ClassVar[int] = 16_384
+    """Topics; a state beyond them is refused, for nobody could erase it."""
+
+    def __init__(self, store: Store, part: str, post: Post, clock: Callable[[], int]) -> None:
+        self._store = store
+        self._part = part
+        self._post = post
+        self._clock = clock
+        self._rows: dict[Key, Retained] = {}
+        self._erasing: set[Key] = set()
+        self._erased: asyncio.Queue[Key] = asyncio.Queue()
+        self._look_due_ms = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    async def load(self) -> None:
+        """Take up what an earlier process recorded."""
+        for row in await self._store.read(self._read):
+            self._rows[row.key] = row
+
+    def admits(self, state: Retained) -> bool:
+        """Whether there is room to record this state."""
+        return state.key in self._rows or len(self._rows) < self.limit
+
+    async def record(self, states: Sequence[Retained]) -> None:
+        """Make states durable; only then may they be published.
+
+        Raises:
+            StoreError: They are not recorded.
+        """
+        rows = [
+            (self._part, each.broker, each.topic, each.payload, each.priority, each.expires_ms)
+            for each in states
+        ]
+        await self._store.write(lambda connection: connection.executemany(_UPSERT, rows) and None)
+        self._rows |= {each.key: each for each in states}
+
+    def connected(self, broker: Broker, now_ms: int) -> None:
+        """Publish on a broker just connected to what is alive, and erase the rest."""
+        for row in [row for row in self._rows.values() if row.broker == broker]:
+            if row.is_gone(now_ms):
+                self._erase(row)
+            else:
+                self._post(row, lambda _: None)
+
+    def tick(self, now_ms: int) -> None:
+        """Erase what has expired, once a second."""
+        if now_ms < self._look_due_ms:
+            return
+        self._look_due_ms = now_ms + LOOK_MS
+        for row in list(self._rows.values()):
+            if row.expires_ms is not None and row.expires_ms <= now_ms:
+                self._erase(row)
+
+    async def run(self) -> Never:
+        """Forget, until cancelled, what brokers have confirmed to be erased."""
+        while True:
+            row = self._rows.get(await self._erased.get())
+            if row is None or not row.is_gone(self._clock()):
+                continue  # a new state took its place
+            del self._rows[row.key]
+            # A new state may be on its way to the disk: only the row that was erased may go.
+            values = (self._part, row.broker, row.topic, row.payload)
+            await self._store.write(lambda connection: connection.execute(_DELETE, values) and None)  # noqa: B023 - awaited within the turn
+
+    def _erase(self, row: Retained) -> None:
+        if row.key not in self._erasing:
+            self._erasing.add(row.key)
+            erasure = Retained(row.broker, row.topic, b"", row.priority)
+            self._post(erasure, partial(self._settle, row.key))
+
+    def _settle(self, key: Key, error: PublishError | None) -> None:
+        # One that failed is due again at the next look.
+        self._erasing.discard(key)
+        if error is None:
+            self._erased.put_nowait(key)
+
+    def _read(self, connection: sqlite3.Connection) -> list[Retained]:
+        return [Retained(*row) for row in connection.execute(_SELECT, (self._part,))]
+
+
+_UPSERT: Final = (
+    "INSERT INTO bus_retained (part, broker, topic, payload, priority, expires_ms)"
+    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (part, broker, topic) DO UPDATE SET"
+    " payload = excluded.payload, priority = excluded.priority, expires_ms = excluded.expires_ms"
+)
+_SELECT: Final = (
+    "SELECT broker, topic, payload, priority, expires_ms FROM bus_retained WHERE part = ?"
+)
+_DELETE: Final = (
+    "DELETE FROM bus_retained WHERE part = ? AND broker = ? AND topic = ? AND payload = ?"
+)
