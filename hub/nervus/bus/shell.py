@@ -82,7 +82,7 @@ class Shell:
         commit: Makes effects other than Publish and Rejected durable; called once for each step
             that has some, in order, and awaited before anything of that step is published.
         confirmed: Called when the broker has a QoS 1 message, with the effect it came from.
-        journal: Records every input.
+        journal: Records every input, and a digest of what came of it.
         clock: Unix milliseconds; may jump, the core's time does not run backwards.
     """
 
@@ -181,7 +181,7 @@ class Shell:
             self._bulk.append(delivery)
         else:
             self.counters.dropped += 1
-            self._reject(_queue_full(delivery.packet), self._time())
+            self._reject_own(_queue_full(delivery.packet))
             return
         self._arrived.set()
 
@@ -215,8 +215,7 @@ class Shell:
         if self._journal is not None:
             self._journal.tick(now_ms)
         self._apply(self._core.tick(now_ms), now_ms, None)
-        for publish in self._lane.tick(now_ms):
-            self._post(publish)
+        self._tell(self._lane.tick(now_ms))
 
     async def _take(self, item: Delivery | Connected | _Offer) -> None:
         now_ms = self._time()
@@ -224,17 +223,18 @@ class Shell:
             case Delivery():
                 self._take_packet(item, now_ms)
             case Connected():
-                self._step(item, now_ms, None, "connected")
+                self._step(item, now_ms)
             case _Offer():
-                self._step(item.event, now_ms, None, "offer")
+                self._step(item.event, now_ms)
         while self._committing >= self.commit_limit:
             self._committed.clear()
             await self._committed.wait()
 
     def _take_packet(self, delivery: Delivery, now_ms: int) -> None:
-        if self._journal is not None:
-            self._journal.packet(now_ms, delivery.packet)
         verdict = self._guard.judge(delivery.packet, now_ms)
+        if self._journal is not None:
+            # After what the guard was told for it, before what comes of it.
+            self._journal.packet(now_ms, delivery.packet)
         if isinstance(verdict, Rejected):
             self._reject(verdict, now_ms)
             delivery.acknowledge()
@@ -242,15 +242,17 @@ class Shell:
         self.counters.steps += 1
         self._apply(self._core.step(verdict, now_ms), now_ms, delivery)
 
-    def _step(self, event: Any, now_ms: int, delivery: Delivery | None, kind: str) -> None:
+    def _step(self, event: Any, now_ms: int) -> None:
         if self._journal is not None:
-            self._journal.event(now_ms, kind, event)
+            self._journal.event(now_ms, event)
         self.counters.steps += 1
-        self._apply(self._core.step(event, now_ms), now_ms, delivery)
+        self._apply(self._core.step(event, now_ms), now_ms, None)
 
     def _apply(self, effects: Sequence[Any], now_ms: int, delivery: Delivery | None) -> None:
         publishes, durable = [], []
         for effect in effects:
+            if self._journal is not None and not isinstance(effect, Rejected):
+                self._journal.output(effect)
             if isinstance(effect, Publish):
                 publishes.append(effect)
             elif isinstance(effect, Rejected):
@@ -289,7 +291,19 @@ class Shell:
 
     def _reject(self, rejected: Rejected, now_ms: int) -> None:
         self.counters.rejected += 1
-        for publish in self._lane.step(rejected, now_ms):
+        self._tell(self._lane.step(rejected, now_ms))
+
+    def _reject_own(self, rejected: Rejected) -> None:
+        """Reject outside of any step: the lane shares the core's mint, so it is an input too."""
+        now_ms = self._time()
+        if self._journal is not None:
+            self._journal.refused(now_ms, rejected)
+        self._reject(rejected, now_ms)
+
+    def _tell(self, publishes: Sequence[Publish]) -> None:
+        for publish in publishes:
+            if self._journal is not None:
+                self._journal.output(publish)
             self._post(publish)
 
     def _post(self, publish: Publish) -> None:
@@ -314,7 +328,7 @@ class Shell:
         if error is not None:
             self.counters.unpublished += 1
             if isinstance(error, PublishDeniedError):
-                self._reject(denied(publish), self._time())
+                self._reject_own(denied(publish))
         elif publish.qos and self._confirmed is not None:
             self._confirmed(publish)
 
