@@ -1,16 +1,12 @@
-"""The outbox, the backoff and the journal: the pure parts of the bus."""
-
-import io
-import json
+"""The outbox and the backoff: the pure parts of the bus."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nervus.bus import Journal, Outgoing
+from nervus.bus import Outgoing
 from nervus.bus.backoff import Backoff
 from nervus.bus.outbox import Outbox
-from nervus.wire import Connected, Packet
 
 PRIORITIES = ["background", "normal", "critical", "control"]
 
@@ -89,20 +85,3 @@ def test_the_jitter_covers_the_whole_delay_and_never_exceeds_it(draw: float, att
     delay = backoff.next_ms()
     assert 0 <= delay <= 5_000
     assert delay == int(draw * min(5_000, 100 * 2 ** min(attempts, 32)))
-
-
-def test_the_journal_numbers_every_input() -> None:
-    output = io.StringIO()
-    journal = Journal(output)
-    journal.start(1, seed=5)
-    journal.packet(2, Packet("spinal", "/a", b"\x00\xff", retain=True))
-    journal.tick(3)
-    journal.event(4, "connected", Connected("core"))
-    lines = [json.loads(line) for line in output.getvalue().splitlines()]
-    assert [(line["n"], line["now_ms"], line["kind"]) for line in lines] == [
-        (0, 1, "start"), (1, 2, "packet"), (2, 3, "tick"), (3, 4, "connected"),
-    ]  # fmt: skip
-    assert lines[0]["seed"] == 5
-    assert bytes.fromhex(lines[1]["payload"]) == b"\x00\xff"
-    assert lines[1]["retain"] is True
-    assert lines[3]["event"] == "Connected(broker='core')"

@@ -1,21 +1,23 @@
 """Brainstem's I/O: reads boards on the spinal broker, publishes bundles on the core broker."""
 
-from typing import Final
-
-from nervus.brainstem.core import Brainstem
+from nervus.brainstem.machine import IDENTITY, TAKES, build
 from nervus.brainstem.settings import BrainstemSettings
-from nervus.bus import KEPT, Context, Session, Shell, plane_settings, subscriptions
+from nervus.bus import (
+    KEPT,
+    Context,
+    Session,
+    Shell,
+    origin,
+    plane_settings,
+    recording,
+    subscriptions,
+)
 from nervus.store import Store
-from nervus.wire import Guard, Mint, RejectLane, topics
-
-IDENTITY: Final = "brainstem"
-TAKES: Final = (topics.AFFERENT, topics.DEVICE_STATUS, topics.REFLEX_FIRE)
 
 
 async def run(context: Context) -> None:
     """Run until cancelled; the first failure ends it."""
     settings = plane_settings(context, "brainstem", BrainstemSettings)
-    mint = Mint(IDENTITY, "brainstem", seed=context.seed, boot=context.boot)
     sessions = [
         Session(
             IDENTITY,
@@ -25,12 +27,15 @@ async def run(context: Context) -> None:
         ),
         Session(IDENTITY, "core", context.session_config(IDENTITY, "core")),
     ]
-    async with Store(context.data / "brainstem.db", (KEPT,)) as store:
-        shell = Shell(
-            Brainstem(settings, mint),
-            sessions,
-            Guard(TAKES, granted=lambda device_id: context.grants().get(device_id)),
-            RejectLane(mint, context.house),
-            store=store,
-        )
-        await shell.run(context.ready)
+
+    def granted(device_id: str) -> str | None:
+        return context.grants().get(device_id)
+
+    with recording(context, "brainstem", settings) as journal:
+        told = granted if journal is None else journal.granted(granted)
+        machine = build(settings, origin(context), told)
+        async with Store(context.data / "brainstem.db", (KEPT,)) as store:
+            shell = Shell(
+                machine.core, sessions, machine.guard, machine.lane, journal=journal, store=store
+            )
+            await shell.run(context.ready)

@@ -14,8 +14,19 @@ from nervus.bus.errors import (
     SubscriptionRefusedError,
 )
 from nervus.bus.failure import first_failure
-from nervus.bus.journal import Journal
+from nervus.bus.journal import (
+    Journal,
+    JournalCounters,
+    code_fingerprint,
+    origin,
+    output_line,
+    recording,
+)
+from nervus.bus.journal_file import JournalError, JournalRun, Start
+from nervus.bus.journal_settings import JournalSettings
+from nervus.bus.machine import Granted, Machine, Origin
 from nervus.bus.outbox import Outgoing
+from nervus.bus.replay import Replay, Replayed
 from nervus.bus.session import Delivery, Session, SessionCounters
 from nervus.bus.shell import Core, Shell, ShellCounters
 
@@ -30,22 +41,36 @@ __all__ = [
     "Core",
     "Delivery",
     "Filter",
+    "Granted",
     "Journal",
+    "JournalCounters",
+    "JournalError",
+    "JournalRun",
+    "JournalSettings",
     "Limits",
+    "Machine",
     "MessageExpiredError",
     "MessageShedError",
     "OfferTimeoutError",
+    "Origin",
     "Outgoing",
     "Plane",
     "PublishDeniedError",
     "PublishError",
     "PublishTimeoutError",
+    "Replay",
+    "Replayed",
     "Session",
     "SessionCounters",
     "Shell",
     "ShellCounters",
+    "Start",
     "SubscriptionRefusedError",
+    "code_fingerprint",
     "first_failure",
+    "origin",
+    "output_line",
     "plane_settings",
+    "recording",
     "subscriptions",
 ]

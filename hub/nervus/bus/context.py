@@ -7,11 +7,12 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from nervus.bus.address import BrokerAddress
+from nervus.bus.journal_settings import JournalSettings
 from nervus.errors import UsageError
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
-Plane = Literal["brainstem", "thalamus", "policy", "reliable", "reflect"]
+Plane = Literal["brainstem", "thalamus", "policy", "reliable", "reflect", "history"]
 
 
 class Context(Protocol):
@@ -40,6 +41,11 @@ class Context(Protocol):
     @property
     def policy_file(self) -> Path:
         """What may be commanded by whom."""
+        ...
+
+    @property
+    def journal(self) -> JournalSettings:
+        """Whether planes record their inputs, and how much of them is kept."""
         ...
 
     def table(self, plane: Plane) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Shell:
         commit: Makes effects other than Publish and Rejected durable; called once for each step
             that has some, in order, and awaited before anything of that step is published.
         confirmed: Called when the broker has a QoS 1 message, with the effect it came from.
-        journal: Records every input.
+        journal: Records every input, and a digest of what came of it.
         store: Keeps the ledger of retained states and this part's rejects; its schema includes
             `KEPT`. Without one neither survives the process.
         clock: Unix milliseconds; may jump, the core's time does not run backwards.
@@ -205,7 +205,7 @@ class Shell:
             self._bulk.append(delivery)
         else:
             self.counters.dropped += 1
-            self._reject(_queue_full(delivery.packet), self._time())
+            self._reject_own(_queue_full(delivery.packet))
             return
         self._arrived.set()
 
@@ -239,8 +239,7 @@ class Shell:
         if self._journal is not None:
             self._journal.tick(now_ms)
         self._apply(self._core.tick(now_ms), now_ms, None)
-        for publish in self._lane.tick(now_ms):
-            self._post_reject(publish)
+        self._tell(self._lane.tick(now_ms))
         if self.ledger is not None:
             self.ledger.tick(now_ms)
 
@@ -253,17 +252,18 @@ class Shell:
                 if self.ledger is not None and self.reject_log is not None:
                     self.ledger.connected(broker, now_ms)
                     self.reject_log.connected(broker)
-                self._step(item, now_ms, None, "connected")
+                self._step(item, now_ms)
             case _Offer():
-                self._step(item.event, now_ms, None, "offer")
+                self._step(item.event, now_ms)
         while self._committing >= self.commit_limit:
             self._committed.clear()
             await self._committed.wait()
 
     def _take_packet(self, delivery: Delivery, now_ms: int) -> None:
-        if self._journal is not None:
-            self._journal.packet(now_ms, delivery.packet)
         verdict = self._guard.judge(delivery.packet, now_ms)
+        if self._journal is not None:
+            # After what the guard was told for it, before what comes of it.
+            self._journal.packet(now_ms, delivery.packet)
         if isinstance(verdict, Rejected):
             self._reject(verdict, now_ms)
             delivery.acknowledge()
@@ -271,17 +271,19 @@ class Shell:
         self.counters.steps += 1
         self._apply(self._core.step(verdict, now_ms), now_ms, delivery)
 
-    def _step(self, event: Any, now_ms: int, delivery: Delivery | None, kind: str) -> None:
+    def _step(self, event: Any, now_ms: int) -> None:
         if self._journal is not None:
-            self._journal.event(now_ms, kind, event)
+            self._journal.event(now_ms, event)
         self.counters.steps += 1
-        self._apply(self._core.step(event, now_ms), now_ms, delivery)
+        self._apply(self._core.step(event, now_ms), now_ms, None)
 
     def _apply(self, effects: Sequence[Any], now_ms: int, delivery: Delivery | None) -> None:
         publishes: list[Publish] = []
         durable: list[Any] = []
         states: list[Retained] = []
         for effect in effects:
+            if self._journal is not None and not isinstance(effect, Rejected):
+                self._journal.output(effect)
             if isinstance(effect, Publish):
                 if self._record(effect, states):
                     publishes.append(effect)
@@ -338,14 +340,23 @@ class Shell:
 
     def _reject(self, rejected: Rejected, now_ms: int) -> None:
         self.counters.rejected += 1
-        for publish in self._lane.step(rejected, now_ms):
-            self._post_reject(publish)
+        self._tell(self._lane.step(rejected, now_ms))
 
-    def _post_reject(self, publish: Publish) -> None:
-        if self.reject_log is None:
-            self._post(publish)
-        else:
-            self.reject_log.add(publish)
+    def _reject_own(self, rejected: Rejected) -> None:
+        """Reject outside of any step: the lane shares the core's mint, so it is an input too."""
+        now_ms = self._time()
+        if self._journal is not None:
+            self._journal.refused(now_ms, rejected)
+        self._reject(rejected, now_ms)
+
+    def _tell(self, publishes: Sequence[Publish]) -> None:
+        for publish in publishes:
+            if self._journal is not None:
+                self._journal.output(publish)
+            if self.reject_log is None:
+                self._post(publish)
+            else:
+                self.reject_log.add(publish)
 
     def _retain(self, state: Retained, done: Done) -> None:
         session = self._sessions.get(state.broker)
@@ -390,7 +401,7 @@ class Shell:
         if error is not None:
             self.counters.unpublished += 1
             if isinstance(error, PublishDeniedError):
-                self._reject(denied(publish), self._time())
+                self._reject_own(denied(publish))
         elif publish.qos and self._confirmed is not None:
             self._confirmed(publish)
 

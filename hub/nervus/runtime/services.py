@@ -14,7 +14,7 @@ from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
-from nervus.bus import BrokerAddress, Context
+from nervus.bus import BrokerAddress, Context, JournalSettings
 from nervus.bus.context import Plane
 from nervus.errors import NervusError, UsageError
 from nervus.runtime.grants import Grants
@@ -105,6 +105,11 @@ class ServiceContext:
     def policy_file(self) -> Path:
         """What may be commanded by whom."""
         return self.state.policy_file
+
+    @property
+    def journal(self) -> JournalSettings:
+        """Whether planes record their inputs, and how much of them is kept."""
+        return self.settings.journal
 
     def table(self, plane: Plane) -> dict[str, Any]:
         """Return a plane's own table of the configuration, unchecked."""

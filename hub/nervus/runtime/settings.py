@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from nervus.bus import JournalSettings
 from nervus.errors import UsageError
 from nervus.runtime.files import write_private
 from nervus.runtime.state import BrokerName, StateFolder
@@ -42,8 +43,12 @@ port = {spinal_port}
 host = "127.0.0.1"
 port = {core_port}
 
-# Each plane has a table of its own: [brainstem], [thalamus], [policy], [reliable], [reflect].
-# Their keys are explained in the plane's README.
+# Planes record their inputs, so that `nervus replay` can run them again: in data/journal/.
+[journal]
+enabled = false
+
+# Each plane has a table of its own: [brainstem], [thalamus], [policy], [reliable], [reflect],
+# [history]. Their keys are explained in the plane's README.
 """
 
 
@@ -96,11 +101,13 @@ class Settings(BaseSettings):
     house: Annotated[str, AfterValidator(_is_level)] = "home"
     processes: Literal["one", "separate"] = "one"
     brokers: BrokersSettings
+    journal: JournalSettings = Field(default_factory=JournalSettings)
     brainstem: dict[str, Any] = Field(default_factory=dict)
     thalamus: dict[str, Any] = Field(default_factory=dict)
     policy: dict[str, Any] = Field(default_factory=dict)
     reliable: dict[str, Any] = Field(default_factory=dict)
     reflect: dict[str, Any] = Field(default_factory=dict)
+    history: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(

@@ -1,0 +1,19 @@
+"""Brainstem's pure part, built alike by the service and by a replay."""
+
+from typing import Final
+
+from nervus.brainstem.core import Brainstem
+from nervus.brainstem.settings import BrainstemSettings
+from nervus.bus import Granted, Machine, Origin
+from nervus.wire import Guard, Mint, RejectLane, topics
+
+IDENTITY: Final = "brainstem"
+TAKES: Final = (topics.AFFERENT, topics.DEVICE_STATUS, topics.REFLEX_FIRE)
+
+
+def build(settings: BrainstemSettings, origin: Origin, granted: Granted) -> Machine:
+    """Return core, guard and lane of one start."""
+    mint = Mint(IDENTITY, "brainstem", seed=origin.seed, boot=origin.boot)
+    return Machine(
+        Brainstem(settings, mint), Guard(TAKES, granted=granted), RejectLane(mint, origin.house)
+    )
