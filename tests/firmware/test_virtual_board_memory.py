@@ -70,7 +70,7 @@ async def told(hub: HubStand, status: str, times: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "least"), [(("rom", "128k", 4), 0.25), (("ram", "192k", 8), 0.15)], ids=str
+    ("size", "least"), [(("rom", "128k", 4), 0.12), (("ram", "192k", 8), 0.1)], ids=str
 )
 async def test_board_with_eight_rules_reconnects_and_keeps_room(
     broker: Broker, hub: HubStand, tmp_path: Path, size: tuple[Form, str, int], least: float

@@ -1,6 +1,8 @@
 """Reflexes on a virtual board: set over MQTT, run without any hub, kept across power cuts."""
 
 import asyncio
+import os
+import signal
 import time
 
 import pytest
@@ -27,6 +29,24 @@ async def test_configured_reflex_moves_the_output_and_reports_the_fire(
     assert fire.payload["actions"] == ["lamp=true"]
     assert fire.meta["clk"] == "hub"
     assert state.payload["hash"] == report.payload["hash"]
+
+
+async def test_pulse_that_comes_and_goes_while_the_board_is_busy_is_not_missed(
+    board: VirtualBoard, hub: HubStand
+) -> None:
+    await hub.synced()
+    await hub.configure(door_rule())
+    assert board.pid is not None
+    with board.outputs() as outputs:
+        os.kill(board.pid, signal.SIGSTOP)
+        for _ in range(3):
+            board.set_pin(DOOR, 1)
+            board.set_pin(DOOR, 0)
+        os.kill(board.pid, signal.SIGCONT)
+        async with asyncio.timeout(8):
+            moved = [(await anext(outputs)).value for _ in range(6)]
+
+    assert moved == [1, 0, 1, 0, 1, 0]
 
 
 @pytest.mark.req("S0-107")

@@ -5,6 +5,7 @@ import select
 import machine
 import network
 
+_EDGES = 8
 _IRQ_SLICE_MS = 2
 _FULL = 65535
 
@@ -15,6 +16,7 @@ class Sensor:
     def __init__(self, config: dict, on_edge: object) -> None:
         self.id = config["id"]
         self.period_ms = config["period_ms"]
+        self.edges = []
         self.digital = config["driver"] == "digital"
         self._invert = config["invert"]
         self._scale = config["scale"]
@@ -22,15 +24,27 @@ class Sensor:
         if self.digital:
             pulls = {"up": machine.Pin.PULL_UP, "down": machine.Pin.PULL_DOWN}
             self._pin = machine.Pin(config["pin"], machine.Pin.IN, pulls.get(config["pull"]))
-            self._pin.irq(on_edge, machine.Pin.IRQ_RISING | machine.Pin.IRQ_FALLING)
+            self._wake = on_edge
+            self._pin.irq(self._on_edge, machine.Pin.IRQ_RISING | machine.Pin.IRQ_FALLING)
         else:
             self._adc = machine.ADC(machine.Pin(config["pin"]))
 
     def read(self) -> object:
-        """The value now; raises OSError when the hardware gives none."""
+        """The value now; raises OSError when the hardware gives none.
+
+        A digital input gives the levels it went through first, oldest first, one for each call.
+        """
         if self.digital:
-            return bool(self._pin.value()) != self._invert
+            level = self.edges.pop(0) if self.edges else self._pin.value()
+            return bool(level) != self._invert
         return self._adc.read_u16() * self._scale + self._offset
+
+    def _on_edge(self, pin: object) -> None:
+        # A pulse that comes and goes while the loop does something else is not missed. A contact
+        # that bounces longer than this is read as it stands when the loop comes to it.
+        if len(self.edges) < _EDGES:
+            self.edges.append(pin.value())
+        self._wake()
 
 
 class Actuator:
@@ -64,7 +78,7 @@ class Board:
     def __init__(self, node: dict) -> None:
         self._edge = False
         self.actuators = {config["id"]: Actuator(config) for config in node["actuators"]}
-        self.sensors = [Sensor(config, self._on_edge) for config in node["sensors"]]
+        self.sensors = [Sensor(config, self._wake) for config in node["sensors"]]
         self._wlan = network.WLAN(network.STA_IF)
         self._wlan.active(True)  # noqa: FBT003 - the port's own call
         if node["wifi"] is not None:
@@ -87,6 +101,9 @@ class Board:
         cut into slices of 2 ms; a virtual board polls its control channel as well.
         """
         self._watch(sock, wants_write=wants_write)
+        for sensor in self.sensors:
+            if sensor.edges:
+                ms = 0
         while True:
             step = ms if self._service else min(ms, _IRQ_SLICE_MS)
             woken = self._poller.poll(step)
@@ -108,5 +125,5 @@ class Board:
             self._poller.register(sock, events)
         self._watched = wanted
 
-    def _on_edge(self, _pin: object) -> None:
+    def _wake(self) -> None:
         self._edge = True

@@ -14,13 +14,45 @@ MICROPYTHON = sys.implementation.name == "micropython"
 PLATFORM = sys.platform
 
 _IPPROTO_TCP, _TCP_NODELAY, _ENOPROTOOPT = 6, 1, 92
+_RECORD_HEAD = 5
 _WOULD_WAIT = (errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY)
 
 if MICROPYTHON:
+    import io
+
     import tls
 
     # Flushing a file syncs it, on littlefs as on the unix port.
     fsync = None
+
+    class _OneRecord(io.IOBase):
+        """A socket that hands TLS one record at a time until `open` is set.
+
+        mbedTLS goes on with a handshake as long as there is something to read: three to five
+        computations of P-256 in one call, 14 ms on a PC and hundreds on a board. A record holds one
+        step of the handshake, so stopping after each gives the loop its turn in between.
+        """
+
+        def __init__(self, sock: object) -> None:
+            self.write = sock.write
+            self.open = False
+            self.turn = False
+            self._read = sock.readinto
+
+        def readinto(self, buffer: bytearray) -> int | None:
+            """As the socket's; errors as negative numbers, which mbedTLS passes on."""
+            if not self.open and len(buffer) == _RECORD_HEAD:
+                if not self.turn:
+                    return None
+                self.turn = False
+            try:
+                return self._read(buffer)
+            except OSError as error:
+                return -error.errno
+
+        def ioctl(self, _request: int, _argument: int) -> int:
+            """Nothing to do: the socket itself is polled and closed."""
+            return 0
 
     def ticks() -> int:
         """Milliseconds as ticks (see `spinal.ticks`)."""
@@ -52,6 +84,7 @@ class Transport:
         self.sock.setblocking(False)  # noqa: FBT003 - its only argument
         _without_nagle(self.sock)
         self._stream = None
+        self._records = None
         self._context = context
         self._server_name = server_name
         # An address in digits is answered at once; a name may keep a board waiting, so the link
@@ -77,11 +110,18 @@ class Transport:
 
     def read_into(self, view: memoryview) -> int | None:
         """Bytes read, 0 at the end of the stream, None when there are none yet."""
+        if self._records is not None:
+            self._records.turn = True
         return _unless_waiting(self._stream.readinto, view)
 
     def write(self, view: memoryview) -> int | None:
         """Bytes taken, None when none can be taken yet (during the TLS handshake, too)."""
-        return _unless_waiting(self._stream.write, view)
+        taken = _unless_waiting(self._stream.write, view)
+        if taken and self._records is not None:
+            # The handshake is over: from here on records may come as they do.
+            self._records.open = True
+            self._records = None
+        return taken
 
     def close(self) -> None:
         """Close at once; the broker then publishes the last will."""
@@ -94,8 +134,9 @@ class Transport:
             return _CPythonStream(self.sock)
         if self._context is None:
             return self.sock
+        self._records = _OneRecord(self.sock)
         return self._context.wrap_socket(
-            self.sock, server_hostname=self._server_name, do_handshake_on_connect=False
+            self._records, server_hostname=self._server_name, do_handshake_on_connect=False
         )
 
 

@@ -11,6 +11,7 @@ from umqtt.simple import MQTTClient, MQTTException
 from spinal.packets import (
     CONNACK,
     PUBACK,
+    PUBLISH,
     SUBACK,
     Blocked,
     Framer,
@@ -99,6 +100,8 @@ class Link:
         self._wire = Wire()
         self._framer = Framer(config.max_packet)
         self._chunk = bytearray(_CHUNK)
+        self._chunk_at = 0
+        self._chunk_end = 0
         self._client = None
         self._in_flight = {}
         self._packet_id = 0
@@ -205,6 +208,7 @@ class Link:
         self._deadline = later(self._now, self._config.connect_timeout_ms)
         self._wire.clear()
         self._framer.clear()
+        self._chunk_at = self._chunk_end = 0
         self._offered = 0
         self._client = self._new_client()
         self._transport = self._dial(self._config.host, self._config.port)
@@ -242,18 +246,25 @@ class Link:
             return
         view = memoryview(self._chunk)
         for _ in range(_CHUNKS_PER_POLL):
-            size = self._transport.read_into(view)
-            if size is None:
-                return
-            if size == 0:
-                raise LinkError("closed_by_broker", "the broker closed the connection")
-            self._heard_at = self._now
-            self._ping_deadline = None
-            at = 0
-            while at < size:
-                at += self._framer.feed(view[at:size])
-                if self._framer.packet is not None:
-                    self._take(self._framer.take())
+            if self._chunk_at == self._chunk_end:
+                size = self._transport.read_into(view)
+                if size is None:
+                    return
+                if size == 0:
+                    raise LinkError("closed_by_broker", "the broker closed the connection")
+                self._heard_at = self._now
+                self._ping_deadline = None
+                self._chunk_at, self._chunk_end = 0, size
+            while self._chunk_at < self._chunk_end:
+                self._chunk_at += self._framer.feed(view[self._chunk_at : self._chunk_end])
+                if self._framer.packet is None:
+                    continue
+                packet = self._framer.take()
+                self._take(packet)
+                if packet[0] & 0xF0 == PUBLISH:
+                    # A message costs the board milliseconds: reflexes come before the next one.
+                    self.busy = True
+                    return
         self.busy = True
 
     def _take(self, packet: bytearray) -> None:
