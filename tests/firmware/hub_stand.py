@@ -37,6 +37,7 @@ class HubStand:
 
     def __init__(self, port: int, device_id: str = "m1", tls: ssl.SSLContext | None = None) -> None:
         self.messages: list[Message] = []
+        self.removed: list[str] = []
         self.answers_pings = True
         self.board: VirtualBoard | None = None
         # Without this each QoS 1 publish waits 44 ms for a delayed acknowledgement of TCP.
@@ -85,6 +86,12 @@ class HubStand:
         async with asyncio.timeout(12):
             while sum("time from the hub" in line for line in lines) < sessions:  # noqa: ASYNC110 - its log
                 await asyncio.sleep(0.01)
+
+    async def gone(self, topic: str, timeout_s: float = 8) -> None:
+        """Wait until a retained state is taken back."""
+        async with asyncio.timeout(timeout_s), self._changed:
+            while topic not in self.removed:
+                await self._changed.wait()
 
     async def send(self, topic: str, data: bytes, *, qos: int = 1, retain: bool = False) -> None:
         await self._client.publish(topic, data, qos=qos, retain=retain)
@@ -144,7 +151,12 @@ class HubStand:
                 ("/pong", "/configure", "/trigger")
             ):
                 continue
-            if "/cmd/" in topic or not message.payload:
+            if not message.payload:
+                async with self._changed:
+                    self.removed.append(topic)
+                    self._changed.notify_all()
+                continue
+            if "/cmd/" in topic:
                 continue
             body = json.loads(message.payload)
             taken = Message(topic, body["meta"], body["payload"], message.retain, message.qos)

@@ -12,7 +12,8 @@ from spinal.ids import MessageIds
 from spinal.jsonprint import dumps
 from spinal.jsonscan import JSONError, loads
 from spinal.outbox import Outbox
-from spinal.reflex import Engine, rule_hash
+from spinal.reflex import Engine
+from spinal.rule import rule_hash
 from spinal.schema import check
 from spinal.ticks import MASK
 
@@ -261,7 +262,16 @@ RULES = (
         mode="dry_run",
     ),
     rule("bad", 1, {"sensor": "smell", "op": "gt", "value": 1}, ON),
-    rule("bad", 1, {"sensor": "light", "op": "rises", "value": 1}, ON),
+    rule("dawn", 1, {"sensor": "light", "op": "rises", "value": 25, "hysteresis": 5}, ON),
+    rule(
+        "dusk",
+        1,
+        {"sensor": "light", "op": "falls"},
+        [{"actuator": "lamp", "ramp": {"to": 0.125, "over_ms": 500}}],
+        cooldown_ms=2000,
+    ),
+    rule("blind", 1, {"sensor": "motion", "op": "stale", "for_ms": 200}, OFF, priority=5),
+    {"reflex_id": "bad", "version": 1, "removed": "it was never there"},
     rule("bad", 1, {"sensor": "light", "op": "gt"}, ON),
     rule("bad", 1, {"sensor": "light", "op": "gt", "value": 1}, [{"actuator": "lamp", "set": 2}]),
 )
@@ -273,6 +283,12 @@ def reflexes() -> None:
     for payload in RULES:
         say(rule_hash(payload), dumps(engine.configure(payload, 0)))
         say(check(SCHEMAS["ReflexConfigure"]["properties"]["payload"], payload))
+    _reflex_run(engine)
+    for name in ("cold", "night", "door", "dawn", "dusk", "blind", "bad"):
+        say(dumps(engine.state(name)))
+
+
+def _reflex_run(engine: Engine) -> None:
     ledger = Ledger(ACTUATORS)
     dice = Dice(11)
     values: dict[str, Any] = {"temperature": 20.0, "motion": False, "light": 10}
@@ -284,6 +300,9 @@ def reflexes() -> None:
         if dice.below(5) == 0:
             values["motion"] = None if dice.below(6) == 0 else not values["motion"]
         effects = ledger.tick(ticks_ms)
+        if turn == 400:
+            forget = {"reflex_id": "blind", "version": 1, "removed": "enough"}
+            say(dumps(engine.configure(forget, ticks_ms)))
         for firing in engine.evaluate(values, ticks_ms):
             say(turn, firing.reflex_id, firing.cause, dumps(firing.payload()))
             if not firing.dry_run:
@@ -291,9 +310,7 @@ def reflexes() -> None:
                     if "actuator" in step:
                         effects.extend(ledger.act(step, ticks_ms))
         if effects:
-            say(dumps(effects))
-    for name in ("cold", "night", "door", "bad"):
-        say(dumps(engine.state(name)))
+            say(dumps(effects, "%.6g"))
 
 
 def commands() -> None:
@@ -302,7 +319,7 @@ def commands() -> None:
     ledger = Ledger(ACTUATORS, limit=8)
     ticks_ms = MASK - 3000
     now_ms = NOW
-    say(dumps(ledger.boot_outputs()))
+    say(dumps(ledger.boot_outputs(ticks_ms)))
     for turn in range(300):
         step_ms = dice.below(300)
         ticks_ms = (ticks_ms + step_ms) & MASK

@@ -1,73 +1,15 @@
 """Commands at the board: each acts once, across reboots, within deadline and range."""
 
-import copy
-import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.vectors import VALID
-from nervus.wire.contracts import CONTRACTS
+from firmware.commands import ACTUATORS, HEATER, NOW, START, ask, order, outputs, rebooted, reports
 from spinal.actuators import StepError
-from spinal.efferent import Decision, Ledger
-from spinal.ticks import LONGEST_MS, MASK, later
-
-NOW = 1_790_000_000_000
-START = MASK - 400
-HEATER = {"id": "heater", "type": "bool", "boot": False, "max_on_ms": 5000}
-LAMP = {"id": "lamp", "type": "number", "boot": 0.25, "min": 0, "max": 1}
-BELL = {"id": "bell", "type": "bool", "boot": False, "on_loss": {"off_after_ms": 700}}
-ACTUATORS = [HEATER, LAMP, BELL]
-
-
-def meta(action_id: str = "A1", **fields: Any) -> dict[str, Any]:
-    return {"action_id": action_id, "t_ms": NOW, "clk": "hub", "deadline_ms": 1000, **fields}
-
-
-def order(actuator: str = "heater", **step: Any) -> dict[str, Any]:
-    return {"actuator": actuator, **(step or {"set": True})}
-
-
-def ask(
-    ledger: Ledger,
-    payload: dict[str, Any] | None = None,
-    *,
-    action_id: str = "A1",
-    retained: bool = False,
-    synced: bool = True,
-    now_ms: int | None = NOW,
-    **fields: Any,
-) -> Decision:
-    decision = ledger.command(
-        meta(action_id, **fields), payload or order(), retained, synced, now_ms, START
-    )
-    valid_report(decision.report)
-    return decision
-
-
-def valid_report(payload: dict[str, Any]) -> None:
-    message = copy.deepcopy(VALID["EfferentReport"][1])
-    message["payload"] = payload
-    CONTRACTS["EfferentReport"].model_validate(message)
-
-
-def rebooted(ledger: Ledger, **more: Any) -> Ledger:
-    return Ledger(ACTUATORS, json.loads(json.dumps(ledger.stored())), **more)
-
-
-def outputs(effects: list[Any]) -> list[tuple[Any, ...]]:
-    return [effect[1:] for effect in effects if effect[0] == "output"]
-
-
-def reports(effects: list[Any]) -> list[tuple[str, str, str]]:
-    found = []
-    for effect in effects:
-        if effect[0] == "report":
-            valid_report(effect[3])
-            found.append((effect[1], effect[2], effect[3]["status"]))
-    return found
+from spinal.efferent import Ledger
+from spinal.ticks import LONGEST_MS, later
 
 
 class TestOnce:
@@ -236,7 +178,13 @@ class TestRefusals:
             (order("lamp", set=1.01), "out_of_range", "validation"),
             (order("lamp", set=-0.01), "out_of_range", "validation"),
             (order("lamp", pulse_ms=5), "unsupported", "validation"),
-            (order("lamp", ramp={"to": 1, "over_ms": 9}), "unsupported", "validation"),
+            (order("heater", ramp={"to": 1, "over_ms": 9}), "unsupported", "validation"),
+            (order("lamp", ramp={"to": 1.5, "over_ms": 9}), "out_of_range", "validation"),
+            (
+                order("lamp", ramp={"to": 1, "over_ms": LONGEST_MS + 1}),
+                "out_of_range",
+                "validation",
+            ),
             (order("heater", pulse_ms=LONGEST_MS + 1), "out_of_range", "validation"),
             (order("heater", pulse_ms=0), "out_of_range", "validation"),
             (order("heater", set=True, max_on_ms=0), "out_of_range", "validation"),
@@ -253,141 +201,9 @@ class TestRefusals:
         assert ask(ledger, payload).kind == "repeat"
 
 
-class TestTimers:
-    def test_a_pulse_ends_and_is_reported_then(self) -> None:
-        ledger = Ledger(ACTUATORS)
-        ask(ledger, order("bell", pulse_ms=300))
-        effects = ledger.start("A1", START)
-        assert (outputs(effects), reports(effects)) == ([("bell", True, "command")], [])
-        assert ledger.tick(later(START, 299)) == []
-        effects = ledger.tick(later(START, 300))
-        assert outputs(effects) == [("bell", False, "pulse_end")]
-        assert reports(effects) == [("A1", "bell", "succeeded")]
-        assert ledger.tick(later(START, 400)) == []
-
-    @pytest.mark.parametrize("newer", ["command", "reflex"])
-    def test_a_pulse_that_is_cut_short_says_so(self, newer: str) -> None:
-        ledger = Ledger(ACTUATORS)
-        ask(ledger, order("bell", pulse_ms=300))
-        ledger.start("A1", START)
-        if newer == "command":
-            ask(ledger, order("bell", set=True), action_id="A2")
-            effects = ledger.start("A2", START)
-        else:
-            effects = ledger.act(order("bell", set=True), START)
-        assert reports(effects)[0] == ("A1", "bell", "failed")
-        assert effects[0][3]["error"]["code"] == "superseded"
-        assert outputs(effects) == [("bell", True, newer)]
-        assert ledger.tick(later(START, 300)) == []
-
-    def test_a_pulse_goes_on_while_other_outputs_end(self) -> None:
-        ledger = Ledger(ACTUATORS)
-        ledger.act(order("heater", pulse_ms=100), START)
-        ask(ledger, order("bell", pulse_ms=300))
-        ledger.start("A1", START)
-        effects = ledger.tick(later(START, 100))
-        assert (outputs(effects), reports(effects)) == ([("heater", False, "pulse_end")], [])
-        assert reports(ledger.tick(later(START, 300))) == [("A1", "bell", "succeeded")]
-
-    def test_a_pulse_longer_than_the_maximum_on_time_fails(self) -> None:
-        ledger = Ledger(ACTUATORS)
-        ask(ledger, order("heater", pulse_ms=9000))
-        ledger.start("A1", START)
-        effects = ledger.tick(later(START, 5000))
-        assert outputs(effects) == [("heater", False, "max_on")]
-        assert reports(effects) == [("A1", "heater", "failed")]
-
-    def test_the_maximum_on_time_cannot_be_extended_by_repeating(self) -> None:
-        ledger = Ledger(ACTUATORS)
-        for number in range(10):
-            assert ledger.tick(later(START, number * 500)) == []
-            ledger.act(order("heater", set=True), later(START, number * 500))
-        assert outputs(ledger.tick(later(START, 5000))) == [("heater", False, "max_on")]
-        ledger.act(order("heater", set=True), later(START, 6000))
-        assert ledger.tick(later(START, 10_999)) == []
-        assert outputs(ledger.tick(later(START, 11_000))) == [("heater", False, "max_on")]
-
-    def test_a_step_may_shorten_the_on_time_and_not_lengthen_it(self) -> None:
-        ledger = Ledger(ACTUATORS)
-        ledger.act(order("heater", set=True, max_on_ms=1000), START)
-        assert outputs(ledger.tick(later(START, 1000))) == [("heater", False, "max_on")]
-        ledger.act(order("heater", set=True, max_on_ms=9000), START)
-        assert outputs(ledger.tick(later(START, 5000))) == [("heater", False, "max_on")]
-        ledger.act(order("lamp", set=1, max_on_ms=200), START)
-        assert outputs(ledger.tick(later(START, 200))) == [("lamp", 0, "max_on")]
-
-    def test_switching_off_ends_every_timer(self) -> None:
-        ledger = Ledger(ACTUATORS)
-        ledger.act(order("heater", pulse_ms=100), START)
-        ledger.act(order("heater", set=False), START)
-        assert ledger.tick(later(START, 6000)) == []
-
-
-class TestLink:
-    def on_loss(self, policy: Any, **more: Any) -> Ledger:
-        ledger = Ledger([{"id": "lamp", "type": "number", "boot": 0, "on_loss": policy, **more}])
-        ledger.act(order("lamp", set=1), START)
-        return ledger
-
-    @pytest.mark.parametrize("policy", ["hold", None])
-    def test_hold_keeps_the_output(self, policy: str | None) -> None:
-        ledger = self.on_loss(policy)
-        ledger.link_lost(START)
-        assert ledger.tick(later(START, LONGEST_MS)) == []
-
-    @pytest.mark.parametrize(
-        ("policy", "after_ms", "value"),
-        [
-            ({"off_after_ms": 500}, 500, 0),
-            ({"value": 0.25}, 0, 0.25),
-            ({"value": 0.25, "after_ms": 200}, 200, 0.25),
-        ],
-    )
-    def test_a_policy_is_carried_out_once_in_its_time(
-        self, policy: Any, after_ms: int, value: float
-    ) -> None:
-        ledger = self.on_loss(policy)
-        assert ledger.tick(later(START, 100_000)) == []
-        ledger.link_lost(START)
-        ledger.link_lost(later(START, 50))
-        if after_ms:
-            assert ledger.tick(later(START, after_ms - 1)) == []
-        assert outputs(ledger.tick(later(START, after_ms))) == [("lamp", value, "link_lost")]
-        assert ledger.tick(later(START, after_ms + 1)) == []
-
-    def test_an_output_that_is_as_it_should_be_is_not_driven(self) -> None:
-        ledger = self.on_loss({"off_after_ms": 500})
-        ledger.act(order("lamp", set=0), START)
-        ledger.link_lost(START)
-        assert ledger.tick(later(START, 600)) == []
-
-    def test_a_link_that_comes_back_in_time_changes_nothing(self) -> None:
-        ledger = self.on_loss({"off_after_ms": 500})
-        ledger.link_lost(START)
-        ledger.link_up()
-        assert ledger.tick(later(START, 1000)) == []
-
-    @pytest.mark.req("S0-107")
-    def test_a_reflex_that_acts_without_a_link_is_not_undone(self) -> None:
-        ledger = self.on_loss({"off_after_ms": 500})
-        ledger.link_lost(START)
-        ledger.act(order("lamp", set=0.5), later(START, 100))
-        assert ledger.tick(later(START, 1000)) == []
-        assert ledger.value("lamp") == 0.5
-
-    def test_a_pulse_that_the_lost_link_ends_is_reported(self) -> None:
-        ledger = Ledger(ACTUATORS)
-        ask(ledger, order("bell", pulse_ms=5000))
-        ledger.start("A1", START)
-        ledger.link_lost(START)
-        effects = ledger.tick(later(START, 700))
-        assert outputs(effects) == [("bell", False, "link_lost")]
-        assert reports(effects) == [("A1", "bell", "failed")]
-
-
 class TestDeclarations:
     def test_outputs_begin_in_their_boot_state(self) -> None:
-        assert outputs(Ledger(ACTUATORS).boot_outputs()) == [
+        assert outputs(Ledger(ACTUATORS).boot_outputs(START)) == [
             *(("bell", False, "boot"), ("heater", False, "boot"), ("lamp", 0.25, "boot"))
         ]
 

@@ -9,55 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.vectors import VALID
+from firmware.reflex_rules import (
+    COLD,
+    ENDS,
+    ENDS_MS,
+    LIMITS,
+    OFF,
+    ON,
+    causes,
+    engine,
+    one,
+    rule,
+)
 from nervus.reliable import reflex_files
 from nervus.wire.contracts import CONTRACTS
 from spinal.clock import Clock
-from spinal.reflex import Engine, Firing, rule_hash
-from spinal.ticks import MASK, later
-
-ACTUATORS = [
-    {"id": "heater", "type": "bool", "boot": False},
-    {"id": "lamp", "type": "number", "boot": 0, "min": 0, "max": 1},
-]
-LIMITS = {"sensors": ["temperature", "motion", "light"], "actuators": ACTUATORS}
-ON = [{"actuator": "heater", "set": True}]
-OFF = [{"actuator": "heater", "set": False}]
-COLD = {"sensor": "temperature", "op": "lt", "value": 18}
-
-
-def rule(when: Any = COLD, **fields: Any) -> dict[str, Any]:
-    return {
-        "reflex_id": "cold",
-        "version": 1,
-        "enabled": True,
-        "mode": "active",
-        "when": when,
-        "then": ON,
-        **fields,
-    }
-
-
-def engine(*rules: dict[str, Any], **limits: Any) -> Engine:
-    made = Engine({**LIMITS, **limits})
-    for each in rules:
-        assert made.configure(each, 0) == ("applied", None)
-    return made
-
-
-def causes(
-    made: Engine, values: list[Any], step_ms: int = 100, start: int = MASK - 250
-) -> list[Any]:
-    """What one rule on the temperature does with each value in turn."""
-    told = []
-    for number, value in enumerate(values):
-        fired = made.evaluate({"temperature": value}, later(start, number * step_ms))
-        told.append(fired[0].cause if fired else None)
-    return told
-
-
-def one(firings: list[Firing]) -> Firing:
-    assert len(firings) == 1
-    return firings[0]
+from spinal.reflex import Engine
+from spinal.rule import rule_hash
 
 
 class TestConditions:
@@ -127,6 +95,42 @@ class TestConditions:
         told = causes(made, [17, 17, 16, 16, 20, 20])
         assert told == ["then", None, "then", None, "then", None]
 
+    @pytest.mark.parametrize(
+        ("leaf", "values", "fires"),
+        [
+            ({"op": "rises"}, [5, 6, 6, 5, 7, None, 8, 8], [1, 4, 6]),
+            ({"op": "falls"}, [5, 4, 4, 5, None, 3], [1, 5]),
+            ({"op": "rises"}, [True, False, True, True, False], [2]),
+            ({"op": "falls"}, [True, False, True, True, False], [1, 4]),
+            ({"op": "rises", "value": 20}, [25, 19, 20, 21, 19, 30], [2, 5]),
+            ({"op": "rises", "value": 20}, [19, None, 21, None, 22], [2]),
+            ({"op": "rises", "value": 20, "hysteresis": 2}, [19, 20, 18, 20, 17, 20], [1, 5]),
+            ({"op": "falls", "value": 20}, [15, 21, 20, 19, 21, 3], [2, 5]),
+            ({"op": "falls", "value": 20, "hysteresis": 2}, [21, 20, 22, 20, 23, 20], [1, 5]),
+            ({"op": "rises", "value": 20}, [19, "broken", 21], [2]),
+        ],
+    )
+    def test_rises_and_falls_are_moments(
+        self, leaf: dict[str, Any], values: list[Any], fires: list[int]
+    ) -> None:
+        told = causes(engine(rule({"sensor": "temperature", **leaf})), values)
+        assert [number for number, cause in enumerate(told) if cause] == fires
+
+    def test_stale_is_a_sensor_that_has_long_given_no_value(self) -> None:
+        when = {"sensor": "temperature", "op": "stale", "for_ms": 250}
+        made = engine(rule(when, **{"else": OFF}))
+        assert causes(made, [20, None, None, 20, None, None, None, None, 20]) == [
+            *([None] * 7),
+            *("then", "else"),
+        ]
+        at_once = engine(rule({**when, "for_ms": 0}))
+        assert causes(at_once, [20, None, None, 20, None]) == [None, "then", None, None, "then"]
+        assert bool(engine(rule({"not": when})).evaluate({"temperature": 1}, 0))
+
+    def test_a_sensor_that_never_gave_a_value_is_stale_too(self) -> None:
+        made = engine(rule({"sensor": "light", "op": "stale", "for_ms": 250}))
+        assert causes(made, [20, 20, 20, 20]) == [None, None, None, "then"]
+
     def test_conditions_are_joined(self) -> None:
         when = {
             "all": [
@@ -163,66 +167,6 @@ class TestConditions:
     def test_then_and_else_alternate(self, values: list[int | None]) -> None:
         told = [each for each in causes(engine(rule(**{"else": OFF})), values) if each]
         assert told == ["then", "else"] * (len(told) // 2) + ["then"] * (len(told) % 2)
-
-
-class TestCaps:
-    def test_an_edge_in_the_cooldown_fires_as_soon_as_it_may(self) -> None:
-        made = engine(rule(cooldown_ms=450))
-        assert causes(made, [17, 19, 17, 17, 17, 17, 17]) == ["then", *[None] * 4, "then", None]
-
-    def test_an_edge_that_is_over_before_the_cooldown_is_dropped(self) -> None:
-        made = engine(rule(cooldown_ms=450, **{"else": OFF}))
-        assert causes(made, [17, 19, 17, 19, 19, 19]) == ["then", "else", *[None] * 4]
-
-    def test_the_cap_a_minute_slides(self) -> None:
-        made = engine(rule(max_fires_per_min=3))
-        told = causes(made, [17, 19] * 100, 1000)
-        fired = [number for number, cause in enumerate(told) if cause]
-        assert fired[:7] == [0, 2, 4, 60, 62, 64, 120]
-        for number in fired:
-            assert len([each for each in fired if number - 60 < each <= number]) <= 3
-
-    def test_a_cooldown_of_long_ago_does_not_come_back(self) -> None:
-        made = engine(rule(cooldown_ms=1000))
-        assert causes(made, [17, *[19] * 30, 17], 36_000_000)[-1] == "then"
-
-    def test_rules_are_bounded_in_number_and_bytes(self) -> None:
-        made = engine(*[rule(reflex_id=f"r{number}") for number in range(32)], bytes=100_000)
-        status, error = made.configure(rule(reflex_id="one more"), 0)
-        assert (status, error and error["code"]) == ("rejected", "too_many_rules")
-        assert made.configure(rule(reflex_id="r7", version=2), 0) == ("applied", None)
-        small = engine(rule(), bytes=200)
-        status, error = small.configure(rule(reflex_id="more"), 0)
-        assert (status, error and error["code"]) == ("rejected", "too_large")
-        assert small.configure(rule(version=2), 0) == ("applied", None)
-
-
-class TestPriority:
-    def rules(self, **more: Any) -> list[dict[str, Any]]:
-        return [
-            rule(reflex_id="a", priority=1, then=[*OFF, {"actuator": "lamp", "set": 1}]),
-            rule(
-                {"sensor": "motion", "op": "eq", "value": True},
-                **{"reflex_id": "b", "priority": 9, **more},
-            ),
-        ]
-
-    def test_the_higher_priority_goes_first_and_keeps_the_actuator(self) -> None:
-        high, low = engine(*self.rules()).evaluate({"temperature": 17, "motion": True}, 0)
-        assert (high.reflex_id, high.actions, high.overridden) == ("b", ON, [])
-        assert (low.reflex_id, low.overridden) == ("a", ["heater"])
-        assert low.actions == [{"actuator": "lamp", "set": 1}]
-
-    def test_it_is_held_only_while_the_condition_is_true(self) -> None:
-        made = engine(*self.rules())
-        made.evaluate({"motion": True}, 0)
-        made.evaluate({"motion": False}, 1)
-        assert one(made.evaluate({"temperature": 17}, 2)).overridden == []
-
-    @pytest.mark.parametrize("more", [{"mode": "dry_run"}, {"priority": 1}, {"enabled": False}])
-    def test_what_does_nothing_or_is_no_higher_holds_nothing(self, more: dict[str, Any]) -> None:
-        firings = engine(*self.rules(**more)).evaluate({"temperature": 17, "motion": True}, 0)
-        assert [each.overridden for each in firings if each.reflex_id == "a"] == [[]]
 
 
 class TestConfiguration:
@@ -269,7 +213,12 @@ class TestConfiguration:
                 "schema_invalid",
             ),
             ({"when": {"sensor": "light", "op": "changed", "for_ms": 9}}, "unsupported"),
-            ({"when": {"sensor": "light", "op": "rises", "value": 9}}, "unsupported"),
+            ({"when": {"sensor": "light", "op": "rises", "for_ms": 9}}, "unsupported"),
+            ({"when": {"sensor": "light", "op": "rises", "value": "x"}}, "schema_invalid"),
+            ({"when": {"sensor": "light", "op": "falls", "hysteresis": 1}}, "schema_invalid"),
+            ({"when": {"sensor": "light", "op": "stale", "value": 9}}, "schema_invalid"),
+            ({"when": {"sensor": "light", "op": "stale", "hysteresis": 1}}, "schema_invalid"),
+            ({"when": {"sensor": "light", "op": "gt", "values": [1, 2]}}, "schema_invalid"),
             ({"when": {"sensor": "light", "op": "near"}}, "schema_invalid"),
             ({"when": {**COLD, "for_ms": 1 << 29}}, "out_of_range"),
             ({"when": {"all": [COLD] * 9}}, "schema_invalid"),
@@ -283,7 +232,13 @@ class TestConfiguration:
             ({"then": [{"actuator": "lamp", "set": 1.5}]}, "out_of_range"),
             ({"then": [{"actuator": "heater", "set": 1}]}, "out_of_range"),
             ({"then": [{"actuator": "lamp", "pulse_ms": 5}]}, "unsupported"),
-            ({"then": [{"actuator": "lamp", "ramp": {"to": 1, "over_ms": 5}}]}, "unsupported"),
+            ({"then": [{"actuator": "heater", "ramp": {"to": 1, "over_ms": 5}}]}, "unsupported"),
+            ({"then": [{"actuator": "lamp", "ramp": {"to": 2, "over_ms": 5}}]}, "out_of_range"),
+            (
+                {"then": [{"actuator": "lamp", "ramp": {"to": 1, "over_ms": 1 << 29}}]},
+                "out_of_range",
+            ),
+            ({"removed": "and yet here"}, "schema_invalid"),
             ({"cooldown_ms": 1 << 29}, "out_of_range"),
             ({"version": 0}, "schema_invalid"),
             ({"unheard_of": 1}, "schema_invalid"),
@@ -329,14 +284,70 @@ class TestConfiguration:
         assert len(made.rules()) == 1
 
     def test_a_rule_ends_at_its_time(self) -> None:
-        made = engine(rule(expires_at="2026-11-20T20:00:00.000Z"), rule(reflex_id="b"))
-        assert made.expire(1_795_204_799_999) == []
-        assert made.expire(1_795_204_800_000) == ["cold"]
-        assert made.expire(1_795_204_800_000) == []
-        assert [each.reflex_id for each in made.evaluate({"temperature": 17}, 0)] == ["b"]
+        made = engine(rule(expires_at=ENDS, **{"else": OFF}), rule(reflex_id="b"))
+        made.evaluate({"temperature": 17}, 0)
+        assert made.expire(ENDS_MS - 1) == []
+        assert made.expire(ENDS_MS) == ["cold"]
+        assert made.expire(ENDS_MS) == []
+        assert [(each.reflex_id, each.cause) for each in made.evaluate({"temperature": 17}, 1)] == [
+            *(("cold", "else"), ("b", "restored"))
+        ]
+        assert made.evaluate({"temperature": 17}, 2) == []
         state = made.state("cold")
         assert state
         assert state["enabled"] is False
+
+    def test_a_rule_lives_again_when_the_time_is_set_back(self) -> None:
+        made = engine(rule(expires_at=ENDS), rule(reflex_id="off", enabled=False, expires_at=ENDS))
+        assert made.expire(ENDS_MS + 10**9) == ["cold"]
+        assert made.evaluate({"temperature": 17}, 0) == []
+        assert made.expire(ENDS_MS - 5000) == ["cold"]
+        assert one(made.evaluate({"temperature": 17}, 1)).reflex_id == "cold"
+
+    def test_a_removed_rule_is_gone_with_its_bytes(self) -> None:
+        made = engine(rule(version=3), bytes=200)
+        forget = {"reflex_id": "cold", "removed": "no longer wanted"}
+        status, error = made.configure({**forget, "version": 2}, 0)
+        assert (status, error and error["code"]) == ("rejected", "version_conflict")
+        for version in (3, 1):
+            assert made.configure({**forget, "version": version}, 0) == ("removed", None)
+            assert made.state("cold") is None
+            assert made.rules() == []
+        assert made.evaluate({"temperature": 17}, 0) == []
+        assert made.configure(rule(version=1), 0) == ("applied", None)
+
+    @pytest.mark.parametrize("how", ["removed", "disabled", "replaced", "dry"])
+    def test_a_rule_that_is_taken_away_ends_what_it_began(self, how: str) -> None:
+        made = engine(rule(**{"else": OFF}))
+        made.evaluate({"temperature": 17}, 0)
+        newer = {
+            "removed": {"reflex_id": "cold", "version": 1, "removed": "x"},
+            "disabled": rule(version=2, enabled=False),
+            "replaced": rule({**COLD, "value": 5}, version=2),
+            "dry": rule({**COLD, "value": 5}, version=2, mode="dry_run"),
+        }[how]
+        made.configure(newer, 0)
+        ended = one(made.evaluate({"temperature": 17}, 1))
+        assert (ended.cause, ended.version, ended.actions, ended.dry_run) == ("else", 1, OFF, False)
+        assert made.evaluate({"temperature": 17}, 2) == []
+        made.failed("cold", "output_failed", "it may be gone")
+
+    def test_a_newer_version_that_wants_the_same_makes_no_detour(self) -> None:
+        made = engine(rule(**{"else": OFF}))
+        made.evaluate({"temperature": 17}, 0)
+        made.configure(rule(version=2, **{"else": OFF}), 0)
+        ended, fired = made.evaluate({"temperature": 17}, 1)
+        assert (ended.version, ended.actions, ended.overridden) == (1, [], ["heater"])
+        assert (fired.version, fired.actions) == (2, ON)
+
+    def test_a_prepared_rule_changes_nothing_until_it_is_taken(self) -> None:
+        made = engine(rule())
+        status, prepared, error = made.prepare(rule(version=2, then=OFF))
+        assert (status, error, made.rules()) == ("applied", None, [rule()])
+        assert prepared
+        assert one(made.evaluate({"temperature": 17}, 0)).version == 1
+        made.take(prepared)
+        assert made.evaluate({"temperature": 17}, 1)[-1].actions == OFF
 
     @given(st.floats(1e-6, 1e5) | st.just(0.0) | st.floats(-1e5, -1e-6))
     def test_the_hash_is_the_same_on_a_board_with_short_floats(self, limit: float) -> None:
@@ -374,6 +385,7 @@ class TestReports:
         steps = [
             *ON,
             {"actuator": "heater", "pulse_ms": 500},
+            {"actuator": "lamp", "ramp": {"to": 0.5, "over_ms": 300}},
             {"publish": {"sensor_type": "guest", "value": 1.5, "unit": "1"}},
         ]
         both = {"any": [COLD, {"sensor": "light", "op": "gt", "value": 1}]}
@@ -386,7 +398,10 @@ class TestReports:
         assert fired.payload() == {
             "version": 1,
             "inputs": {"temperature": 17.5},
-            "actions": ["heater=true", "heater=pulse 500 ms", "publish guest=1.5"],
+            "actions": [
+                *("heater=true", "heater=pulse 500 ms", "lamp=ramp to 0.5 in 300 ms"),
+                "publish guest=1.5",
+            ],
             "dry_run": False,
         }
 

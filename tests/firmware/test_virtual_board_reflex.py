@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from firmware.hub_stand import DOOR, LAMP, THERMOMETER, HubStand, back_again, door_rule, now_ms
+from firmware.hub_stand import DOOR, FAN, LAMP, THERMOMETER, HubStand, back_again, door_rule, now_ms
 from firmware.rigs import Broker
 from nervus.simulator import VirtualBoard
 
@@ -217,3 +217,57 @@ async def test_configuration_that_is_late_or_comes_twice_is_refused(
     assert twice.payload["stage"] == "dedupe"
     assert [m.payload["status"] for m in hub.of("ReflexReport")] == ["applied"]
     assert board.starts == 1
+
+
+@pytest.mark.req("S0-25", "S0-28")
+async def test_a_removed_reflex_is_gone_from_output_flash_and_broker(
+    board: VirtualBoard, hub: HubStand
+) -> None:
+    await hub.synced()
+    await hub.configure(door_rule(version=3))
+    board.set_pin(DOOR, 1)
+    await board.wait_for("pin", LAMP, 1)
+    older = await hub.configure(removal(version=2))
+    report = await hub.configure(removal(version=3))
+    await board.wait_for("pin", LAMP, 0)
+    await hub.gone("/sc/reflex/state/device/m1/rule/door-lamp")
+    again = await hub.configure(removal(version=3))
+    await hub.configure(door_rule(reflex_id="other"))
+    board.kill()
+    await _started_again(board)
+    await hub.until("ReflexState", lambda m: m.meta["boot"] == 2 and m.topic.endswith("/other"))
+
+    assert older.payload["error"]["code"] == "version_conflict"
+    assert report.payload == {"version": 3, "status": "removed"}
+    assert again.payload["status"] == "removed"
+    states = {m.topic for m in hub.of("ReflexState") if m.meta["boot"] == 2}
+    assert states == {"/sc/reflex/state/device/m1/rule/other"}
+
+
+async def test_an_actuator_is_given_back_when_the_higher_reflex_ends(
+    board: VirtualBoard, hub: HubStand
+) -> None:
+    await hub.synced()
+    warm = {"sensor": "temperature", "op": "ge", "value": 30}
+    fan = {"then": [{"actuator": "fan", "set": 0.25}], "else": [{"actuator": "fan", "set": 0}]}
+    await hub.configure(door_rule(reflex_id="airing", priority=1, **fan))
+    full = [{"actuator": "fan", "ramp": {"to": 1, "over_ms": 200}}]
+    await hub.configure(door_rule(reflex_id="heat", when=warm, priority=9, then=full))
+    board.set_pin(DOOR, 1)
+    await board.wait_for("pwm", FAN, round(0.25 * 65535))
+    board.set_adc(THERMOMETER, 31_000)
+    await board.wait_for("pwm", FAN, 65535)
+    board.set_adc(THERMOMETER, 20_000)
+    await board.wait_for("pwm", FAN, round(0.25 * 65535))
+    given = await hub.until(
+        "ReflexFire",
+        lambda m: m.topic.split("/")[-3] == "airing" and m.payload["inputs"] == {"door": True},
+    )
+    board.set_pin(DOOR, 0)
+    await board.wait_for("pwm", FAN, 0)
+
+    assert given.payload["actions"] == ["fan=0.25"]
+
+
+def removal(**fields: object) -> dict[str, object]:
+    return {"reflex_id": "door-lamp", "removed": "tested enough", **fields}

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from hub.command_inputs import NOW_MS, Ask, Board, World, action_id, reflexes
 from nervus.reliable import ReflexFolder, load_reflexes, rule_hash
-from nervus.reliable.reflexes import DesiredReflex
+from nervus.reliable.core import Desired
+from nervus.reliable.reflexes import OTHERS_LIMIT, DesiredReflex
 from nervus.reliable.registry import Registry
-from nervus.wire import topics
+from nervus.wire import Removed, topics
 from nervus.wire.contracts import ErrorDetail, ReflexConfigurePayload
-from spinal.reflex import rule_hash as board_hash
+from spinal.rule import rule_hash as board_hash
 
 RULE: dict[str, Any] = {
     "reflex_id": "cool",
@@ -219,6 +220,118 @@ def test_a_rule_that_is_no_longer_desired_is_no_longer_sent(desk: Reflexes) -> N
     assert desk.sent[-1].meta.action_id != desk.sent[0].meta.action_id
 
 
+class Removals(Reflexes):
+    """The same board with its folder, from which the rule has gone."""
+
+    def without(self, *spared: str, governed: bool = True) -> None:
+        self.world.step(
+            Desired({}, frozenset({"b1"} if governed else ()), frozenset(("b1", x) for x in spared))
+        )
+
+    def state(self, reflex_id: str = "cool") -> None:
+        self.world.step(self.board.reflex_state(reflex_id, "0" * 16, self.world.now_ms))
+
+    def state_gone(self, reflex_id: str = "cool") -> None:
+        self.world.step(Removed(topics.reflex_state("b1", reflex_id), "spinal"))
+
+    @property
+    def removals(self) -> list[str]:
+        return [each.payload.reflex_id for each in self.sent if each.payload.removed]
+
+
+@pytest.fixture
+def removals() -> Removals:
+    return Removals()
+
+
+def test_a_rule_whose_file_is_gone_is_removed_from_its_board(removals: Removals) -> None:
+    removals.online()
+    removals.run(2_100)
+    removals.report("applied", hash=rule().hash)
+    removals.without()
+    removals.run(1_900)
+    assert not removals.removals
+    removals.run(1_200)
+    assert removals.removals == ["cool", "cool"]
+    assert removals.sent[-1].payload.version == rule().payload.version
+    removals.report("removed")
+    removals.run(60_000)
+    assert len(removals.removals) == 2
+
+
+@pytest.mark.parametrize("spared", [True, False])
+def test_a_removal_that_is_called_off_in_time_is_not_sent(removals: Removals, spared: bool) -> None:  # noqa: FBT001 - a case
+    removals.online()
+    removals.run(2_100)
+    removals.report("applied", hash=rule().hash)
+    removals.without()
+    removals.run(1_000)
+    if spared:
+        removals.without("cool")
+    else:
+        removals.world.step(Desired({("b1", "cool"): rule()}, frozenset({"b1"})))
+    removals.run(10_000)
+    assert not removals.removals
+
+
+def test_a_rule_that_nobody_here_knows_goes_at_its_boards_birth(removals: Removals) -> None:
+    removals.without()
+    removals.state("stray")
+    removals.run(5_000)
+    assert not removals.removals
+    removals.online()
+    removals.run(2_100)
+    assert sorted(removals.removals) == ["cool", "stray"]
+    removals.state_gone("stray")
+    removals.state_gone("cool")
+    removals.run(20_000)
+    assert len(removals.removals) == 2
+
+
+def test_rules_of_a_board_without_a_folder_and_spared_ones_stay(removals: Removals) -> None:
+    removals.online()
+    removals.without(governed=False)
+    removals.state("stray")
+    removals.run(10_000)
+    removals.without("stray", "cool")
+    removals.state("stray")
+    removals.run(10_000)
+    assert not removals.removals
+
+
+def test_a_board_that_keeps_a_higher_version_is_asked_again_with_that(removals: Removals) -> None:
+    removals.online()
+    removals.without()
+    removals.run(2_100)
+    conflict = ErrorDetail(code="version_conflict", message="2 is kept", kind="terminal")
+    removals.report("rejected", error=conflict)
+    removals.run(20_000)
+    assert len(removals.removals) == 1
+    removals.state()
+    removals.run(2_100)
+    assert len(removals.removals) == 2
+
+
+def test_a_desired_rule_that_a_board_lost_is_sent_again(removals: Removals) -> None:
+    removals.online()
+    removals.run(2_100)
+    removals.report("applied", hash=rule().hash)
+    removals.run(2_000)
+    removals.state_gone()
+    removals.run(100)
+    assert len(removals.sent) == 2
+    assert not removals.removals
+
+
+def test_a_board_cannot_fill_the_memory_with_rules_of_its_own(removals: Removals) -> None:
+    removals.without()
+    for number in range(OTHERS_LIMIT + 20):
+        removals.state(f"stray{number}")
+    removals.online()
+    removals.run(2_100)
+    assert len(set(removals.removals)) == OTHERS_LIMIT
+
+
 def test_another_boards_birth_does_not_send_it(desk: Reflexes) -> None:
     desk.world.step(Board("b2").status("online", desk.world.now_ms))
     desk.run(5_000)
@@ -236,6 +349,7 @@ def test_rule_files_are_loaded_and_a_wrong_one_harms_no_other(tmp_path: Path) ->
     write(tmp_path, json.dumps(RULE))
     found = write(tmp_path, "{", "b1/wrong.json")
     assert list(found.reflexes) == [("b1", "cool")]
+    assert (found.governed, found.spared) == ({"b1"}, {("b1", "wrong")})
     assert [error.where for error in found.errors] == [str(tmp_path / "b1/wrong.json")]
 
 
@@ -246,7 +360,9 @@ def test_rule_files_are_loaded_and_a_wrong_one_harms_no_other(tmp_path: Path) ->
         (json.dumps(RULE | {"mode": "maybe"}), "mode: "),
         (json.dumps(RULE | {"priority": None}), "null is never a value"),
         (json.dumps(RULE | {"reflex_id": "heat"}), "reflex_id: is 'heat'"),
-        (json.dumps({"when": {}}), "reflex_id: Field required"),
+        (json.dumps(RULE).replace("reflex_id", "x"), "reflex_id: Field required"),
+        (json.dumps({"reflex_id": "cool", "version": 1}), "the rule: give exactly one"),
+        (json.dumps({"reflex_id": "cool", "version": 1, "removed": "x"}), "removed: "),
         ("[]", "the rule: "),
         (" " * 8_193, "8193 bytes"),
     ],
@@ -258,7 +374,9 @@ def test_a_wrong_rule_file_is_named_with_its_rule(tmp_path: Path, text: str, wha
 
 
 def test_a_file_named_like_no_topic_level_or_that_is_a_folder_is_an_error(tmp_path: Path) -> None:
-    assert write(tmp_path, "{}", "b 1/cool.json").errors[0].what.startswith("not the name")
+    found = write(tmp_path, "{}", "b 1/cool.json")
+    assert found.errors[0].what.startswith("not the name")
+    assert (found.governed, found.spared) == (set(), set())
     (tmp_path / "b1" / "cool.json").mkdir(parents=True)
     messages = [error.what for error in load_reflexes(tmp_path).errors]
     assert any(each.startswith("cannot be read") for each in messages)

@@ -1,7 +1,9 @@
-"""Outputs of a board and their timers: pulses, maximum on-time, what happens without a link.
+"""Outputs of a board and their timers: pulses, ramps, maximum on-time, what happens without a link.
 
-Shapes are those of `spinal.efferent`. "Off" is False, for a number 0 or what lies nearest to 0
-within its range. A timer is a tick: all intervals are at most 3.1 days (`ticks.LONGEST_MS`).
+A ramp moves the output in equal times, every 20 ms at most, and ends exactly at its value. Its
+maximum on-time counts from its start. Shapes are those of `spinal.efferent`. "Off" is False, for a
+number 0 or what lies nearest to 0 within its range. A timer is a tick: all intervals are at most
+3.1 days (`ticks.LONGEST_MS`).
 """
 
 from spinal.ticks import LONGEST_MS, elapsed, later
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 HOLD = "hold"
+NEVER_MS = LONGEST_MS
+_RAMP_STEP_MS = 20
 
 
 class StepError(ValueError):
@@ -38,23 +42,30 @@ class Actuators:
             self._outputs[output.id] = output
         self._linked = True
 
-    def boot_outputs(self) -> "list[tuple[Any, ...]]":
-        """Outputs that bring every actuator into its declared boot state."""
-        return [
-            ("output", each.id, each.value, "boot") for _, each in sorted(self._outputs.items())
-        ]
+    def boot_outputs(self, ticks_ms: int) -> "list[tuple[Any, ...]]":
+        """Outputs that bring every actuator into its boot state; one that is on counts as on."""
+        due: list[tuple[Any, ...]] = []
+        for name in sorted(self._outputs):
+            output = self._outputs[name]
+            output.drive(output.value, ticks_ms, None)
+            due.append(("output", name, output.value, "boot"))
+        return due
 
     def value(self, actuator: str) -> object:
         """The value last driven; StepError "unknown_actuator"."""
         return self._find(actuator).value
 
     def check(self, step: "dict[str, Any]") -> None:
-        """StepError when {actuator, set | pulse_ms, max_on_ms?} cannot be done here."""
+        """StepError when {actuator, set | pulse_ms | ramp, max_on_ms?} cannot be done here."""
         output = self._find(step.get("actuator"))
-        if "ramp" in step:
-            raise StepError("unsupported", f"{output.id}: ramp is not built in yet; use set")
         if "set" in step:
             output.check_value(step["set"])
+        elif "ramp" in step:
+            if not output.is_number:
+                raise StepError("unsupported", f"{output.id}: a switch has no ramp; use set")
+            output.check_value(step["ramp"]["to"])
+            if step["ramp"]["over_ms"] != 0:
+                output.check_interval("over_ms", step["ramp"]["over_ms"])
         elif output.is_number:
             raise StepError("unsupported", f"{output.id}: only a switch can be pulsed; use set")
         else:
@@ -66,24 +77,41 @@ class Actuators:
         """Outputs of a step that `check` passes; StepError otherwise, with nothing changed."""
         self.check(step)
         output = self._find(step["actuator"])
-        output.pulse_end = None
+        output.pulse_end = output.ramp = None
         output.loss_due = None  # whoever acts without the link answers for it
-        value = step.get("set", True)
-        if "set" not in step:
+        max_on_ms = step.get("max_on_ms")
+        if is_lasting(step) and "ramp" in step:
+            output.begin_ramp(step["ramp"], ticks_ms, max_on_ms)
+            return []
+        if "pulse_ms" in step:
+            value = True
             output.pulse_end = later(ticks_ms, step["pulse_ms"])
-        output.drive(value, ticks_ms, step.get("max_on_ms"))
+        else:
+            value = step["set"] if "set" in step else step["ramp"]["to"]
+        output.drive(value, ticks_ms, max_on_ms)
         return [("output", output.id, value, why)]
 
     def tick(self, ticks_ms: int) -> "list[tuple[Any, ...]]":
-        """Outputs that are due: the reasons are pulse_end, max_on and link_lost."""
+        """Outputs that are due: the reasons are pulse_end, ramp, ramp_end, max_on and link_lost."""
         due: list[tuple[Any, ...]] = []
         for name in self._outputs:
             output = self._outputs[name]
             value, why = output.due(ticks_ms)
             if why:
-                output.drive(value, ticks_ms, None)
+                if why == "ramp":
+                    output.value = value
+                elif why != "ramp_end":
+                    output.ramp = None
+                    output.drive(value, ticks_ms, None)
                 due.append(("output", name, value, why))
         return due
+
+    def wait_ms(self, ticks_ms: int) -> int:
+        """Milliseconds until `tick` may have something to do; NEVER_MS when nothing is timed."""
+        wait = NEVER_MS
+        for name in self._outputs:
+            wait = self._outputs[name].sooner(wait, ticks_ms)
+        return max(0, wait)
 
     def link_lost(self, ticks_ms: int) -> None:
         """Start the link-loss policies; calling again while it is lost changes nothing."""
@@ -124,6 +152,8 @@ class _Output:
         self.check_value(self.value)
         self.check_value(self.loss_value)
         self.pulse_end: int | None = None
+        self.ramp: tuple[Any, ...] | None = None  # first value and tick, last value, ms
+        self._ramp_due = 0
         self.loss_due: int | None = None
         self._off_at: int | None = None
         self._latest_off: int | None = None
@@ -160,6 +190,27 @@ class _Output:
             if self._latest_off is None or elapsed(wanted, self._latest_off) < 0:
                 self._off_at = wanted
 
+    def begin_ramp(self, ramp: "dict[str, Any]", ticks_ms: int, max_on_ms: int | None) -> None:
+        start = self.value
+        if ramp["to"] != self.off:
+            # Its on-time counts as if it were there already; the way is walked by `due`.
+            self.drive(ramp["to"], ticks_ms, max_on_ms)
+            self.value = start
+        self.ramp = (start, ticks_ms, ramp["to"], ramp["over_ms"])
+        self._ramp_due = ticks_ms
+
+    def sooner(self, wait: int, ticks_ms: int) -> int:
+        # Asked in every turn of the loop, so nothing is allocated here.
+        if self.pulse_end is not None:
+            wait = min(wait, -elapsed(ticks_ms, self.pulse_end))
+        if self._off_at is not None:
+            wait = min(wait, -elapsed(ticks_ms, self._off_at))
+        if self.loss_due is not None:
+            wait = min(wait, -elapsed(ticks_ms, self.loss_due))
+        if self.ramp is not None:
+            wait = min(wait, -elapsed(ticks_ms, self._ramp_due))
+        return wait
+
     def due(self, ticks_ms: int) -> "tuple[Any, str]":
         if self.pulse_end is not None and elapsed(ticks_ms, self.pulse_end) >= 0:
             self.pulse_end = None
@@ -168,9 +219,23 @@ class _Output:
             return self.off, "max_on"
         if self.loss_due is not None and elapsed(ticks_ms, self.loss_due) >= 0:
             self.loss_due = None
-            if self.value != self.loss_value:
+            if self.value != self.loss_value or self.ramp is not None:
                 return self.loss_value, "link_lost"
+        if self.ramp is not None and elapsed(ticks_ms, self._ramp_due) >= 0:
+            return self._along(self.ramp, ticks_ms)
         return None, ""
+
+    def _along(self, ramp: "tuple[Any, ...]", ticks_ms: int) -> "tuple[Any, str]":
+        start, began, end, over_ms = ramp
+        passed = elapsed(ticks_ms, began)
+        if passed < over_ms:
+            self._ramp_due = later(ticks_ms, min(_RAMP_STEP_MS, over_ms - passed))
+            return start + (end - start) * passed / over_ms, "ramp"
+        self.ramp = None
+        self.value = end
+        if end == self.off:
+            self._off_at = self._latest_off = None
+        return end, "ramp_end"
 
     def _off(self) -> "Any":
         if self.least is not None and self.least > 0:
@@ -195,3 +260,8 @@ class _Output:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LONGEST_MS:
             raise ValueError(f"{self.id}: {name}: {value!r} is no number from 0 to {LONGEST_MS}")
         return value
+
+
+def is_lasting(step: "dict[str, Any]") -> bool:
+    """Whether a step goes on after it began, so that it succeeds only at its end."""
+    return "pulse_ms" in step or ("ramp" in step and step["ramp"]["over_ms"] > 0)

@@ -44,23 +44,31 @@ def compile_condition(when: "dict[str, Any]", leaves: "list[Leaf]") -> "Leaf | A
 
 
 class Leaf:
-    """One comparison of one sensor."""
+    """One comparison of one sensor.
+
+    changed, rises and falls are moments: true in the one evaluation in which the value differs from
+    the last one, is above it, is below it (a switch: became true, became false). rises and falls
+    with a value are about crossing it, from below to at least it or from above to at most it;
+    hysteresis is how far back the value must go before it can cross again. stale: the sensor has
+    given no value for for_ms; it alone is about that, for all others no value means None.
+    """
 
     def __init__(self, leaf: "dict[str, Any]") -> None:
+        op: str = leaf["op"]
         self.sensor: str = leaf["sensor"]
         self.result: bool | None = None
-        self.is_pulse = leaf["op"] == "changed"
-        if leaf["op"] not in _COMPARISONS:
-            raise RuleError("unsupported", "when: op {!r} is not built in yet".format(leaf["op"]))
-        self._compare = _COMPARISONS[leaf["op"]]
+        self.is_pulse = op in _MOMENTS
+        self._compare = _COMPARISONS[op]
         self._bounds: tuple[Any, Any] = (None, None)
         self._released: tuple[Any, Any] = (None, None)
-        self._read_bounds(leaf)
+        self._read_bounds(op, leaf)
         self._for_ms: int = leaf.get("for_ms", 0)
         if self._for_ms > LONGEST_MS:
             raise RuleError("out_of_range", f"when: for_ms is at most {LONGEST_MS}")
         if self._for_ms and self.is_pulse:
-            raise RuleError("unsupported", "when: changed is a moment and cannot last for_ms")
+            raise RuleError("unsupported", f"when: {op} is a moment and cannot last for_ms")
+        self._stale = op == "stale"
+        self._crossing = self.is_pulse and self._bounds[0] is not None
         self._holds = False
         self._since: int | None = None
         self._previous: Any = None
@@ -69,16 +77,12 @@ class Leaf:
         """Compare the value now."""
         value = values.get(self.sensor)
         if value is None:
-            self._holds = False
-            self._since = None
-            self.result = None
-            return None
-        if self.is_pulse:
-            self.result = self._previous is not None and value != self._previous
-            self._previous = value
-            return self.result
-        low, high = self._released if self._holds else self._bounds
+            return self._without(ticks_ms)
         try:
+            if self.is_pulse:
+                self.result = self._moment(value)
+                return self.result
+            low, high = self._released if self._holds else self._bounds
             self._holds = self._compare(value, low, high)
         except TypeError:
             self._holds = False  # a text has no order with a number: as unknown as no value
@@ -87,6 +91,31 @@ class Leaf:
             return None
         self.result = self._holds if not self._for_ms else self._lasted(ticks_ms)
         return self.result
+
+    def _without(self, ticks_ms: int) -> bool | None:
+        if self._stale:
+            self._holds = True
+            self.result = self._lasted(ticks_ms)
+            return self.result
+        if not self.is_pulse:
+            self._holds = False
+            self._since = None
+        self.result = None
+        return None
+
+    def _moment(self, value: "Any") -> bool:
+        """Whether the value has just changed, risen or fallen; across a gap without values too."""
+        previous = self._previous
+        if self._crossing:
+            # What is remembered is the side of the threshold, not the value.
+            low, high = self._released if self._holds else self._bounds
+            beyond: bool = self._compare(value, low, high)
+            happened = beyond and not self._holds and previous is not None
+            self._holds = beyond
+            self._previous = beyond
+            return happened
+        self._previous = value
+        return previous is not None and value != previous and self._compare(value, previous, None)
 
     def _lasted(self, ticks_ms: int) -> bool:
         if not self._holds:
@@ -98,17 +127,11 @@ class Leaf:
             self._since = ticks_ms
         return elapsed(ticks_ms, self._since) >= self._for_ms
 
-    def _read_bounds(self, leaf: "dict[str, Any]") -> None:
-        op = leaf["op"]
+    def _read_bounds(self, op: str, leaf: "dict[str, Any]") -> None:
         back = leaf.get("hysteresis", 0)
-        if self.is_pulse or op in ("eq", "ne"):
-            if back:
-                raise RuleError("schema_invalid", f"when: {op} has no hysteresis")
-            if self.is_pulse == ("value" in leaf):
-                raise RuleError("schema_invalid", f"when: {op} and value do not fit")
-            self._bounds = self._released = (leaf.get("value"), None)
-            return
-        if op in ("between", "outside"):
+        if "values" in leaf and op not in _RANGES:
+            raise RuleError("schema_invalid", f"when: {op} and values do not fit")
+        if op in _RANGES:
             if "values" not in leaf or leaf["values"][0] > leaf["values"][1]:
                 raise RuleError("schema_invalid", f"when: {op} needs values [low, high]")
             low, high = leaf["values"]
@@ -117,10 +140,19 @@ class Leaf:
             self._released = (low + inward, high - inward) if back else self._bounds
             return
         limit = leaf.get("value")
+        if op in ("changed", "stale") and limit is not None:
+            raise RuleError("schema_invalid", f"when: {op} and value do not fit")
+        if op in _WITHOUT_STEP_BACK or (self.is_pulse and limit is None):
+            if back:
+                raise RuleError("schema_invalid", f"when: {op} has no hysteresis")
+            if op in ("eq", "ne") and limit is None:
+                raise RuleError("schema_invalid", f"when: {op} needs a value")
+            self._bounds = self._released = (limit, None)
+            return
         if not isinstance(limit, (int, float)) or isinstance(limit, bool):
             raise RuleError("schema_invalid", f"when: {op} needs a number as value")
         self._bounds = (limit, None)
-        released = limit - back if op in ("gt", "ge") else limit + back
+        released = limit - back if op in ("gt", "ge", "rises") else limit + back
         self._released = (released, None) if back else self._bounds
 
 
@@ -176,6 +208,11 @@ def _same(value: object, constant: object) -> bool:
     return value == constant and isinstance(value, bool) == isinstance(constant, bool)
 
 
+_MOMENTS = ("changed", "rises", "falls")
+_RANGES = ("between", "outside")
+_WITHOUT_STEP_BACK = ("eq", "ne", "changed", "stale")
+
+# rises and falls compare with their threshold where they have one, else with the last value.
 _COMPARISONS: "dict[str, Any]" = {
     "gt": lambda value, limit, _: value > limit,
     "ge": lambda value, limit, _: value >= limit,
@@ -185,5 +222,8 @@ _COMPARISONS: "dict[str, Any]" = {
     "ne": lambda value, constant, _: not _same(value, constant),
     "between": lambda value, low, high: low <= value <= high,
     "outside": lambda value, low, high: value < low or value > high,
-    "changed": lambda *_: False,
+    "changed": lambda *_: True,
+    "rises": lambda value, limit, _: value >= limit,
+    "falls": lambda value, limit, _: value <= limit,
+    "stale": lambda *_: False,
 }

@@ -3,8 +3,8 @@
 Shapes
   actuator    {"id", "type": "bool" | "number", "boot": value, "min"?, "max"?, "max_on_ms"?,
                "on_loss"?: "hold" | {"off_after_ms": n} | {"value": v, "after_ms"?: n}}
-  output      ("output", actuator id, value, why)   why: command, reflex, pulse_end, max_on,
-              link_lost, boot
+  output      ("output", actuator id, value, why)   why: command, reflex, pulse_end, ramp, ramp_end,
+              max_on, link_lost, boot
   report      ("report", action_id, actuator id, EfferentReport payload)
   effects     a list of outputs and reports, in the order in which they are to be done
 
@@ -16,11 +16,11 @@ Order of work for the shell, for each command message
      `ledger.stored()`, publish the reports. An output that could not be driven:
      `effects = ledger.fail(decision.action_id, code, message)` in place of those reports.
   4. otherwise publish `decision.report`; `decision.code` is the reason of a reject.
-At boot drive `ledger.boot_outputs()`, store `ledger.stored()` and, once connected, publish
+At boot drive `ledger.boot_outputs(ticks_ms)`, store `ledger.stored()` and, once connected, publish
 `ledger.interrupted()`.
 """
 
-from spinal.actuators import Actuators, StepError
+from spinal.actuators import Actuators, StepError, is_lasting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Ledger:
         # [action_id, actuator, report payload, deadline in Unix ms] by age.
         self._entries: list[list[Any]] = [list(each) for each in stored or ()]
         self._steps: dict[str, dict[str, Any]] = {}
-        self._pulsing: dict[str, str] = {}  # actuator: action_id
+        self._lasting: dict[str, str] = {}  # actuator: action_id of a pulse or ramp
         self._interrupted: list[tuple[Any, ...]] = []
         for entry in self._entries:
             if entry[2]["status"] == _STARTED:
@@ -126,46 +126,52 @@ class Ledger:
     def start(self, action_id: str, ticks_ms: int) -> "list[tuple[Any, ...]]":
         """Act: effects of a command that was decided "act" and has been stored.
 
-        A set succeeds at once; a pulse is reported when it has ended. KeyError for any other id.
+        A set succeeds at once; a pulse or ramp is reported when it has ended. KeyError for any
+        other id.
         """
         step = self._steps.pop(action_id)
         entry = self._entry(action_id)
         actuator = entry[1]
         effects = self._supersede(actuator)
         effects.extend(self._outputs.act(step, ticks_ms, "command"))
-        if "pulse_ms" in step:
-            self._pulsing[actuator] = action_id
+        if is_lasting(step):
+            self._lasting[actuator] = action_id
         else:
-            effects.append(self._finish(entry, "succeeded", result=step["set"]))
+            value = self._outputs.value(actuator)
+            effects.append(self._finish(entry, "succeeded", result=value))
         return effects
 
     def fail(self, action_id: str, code: str, message: str) -> "list[tuple[Any, ...]]":
         """The output could not be driven: effects with the failed report. KeyError if unknown."""
         entry = self._entry(action_id)
         self._steps.pop(action_id, None)
-        if self._pulsing.get(entry[1]) == action_id:
-            del self._pulsing[entry[1]]
+        if self._lasting.get(entry[1]) == action_id:
+            del self._lasting[entry[1]]
         return [self._finish(entry, "failed", _error(code, message))]
 
     def act(self, step: "dict[str, Any]", ticks_ms: int) -> "list[tuple[Any, ...]]":
-        """Effects of one reflex step {actuator, set | pulse_ms, max_on_ms?}; StepError if bad."""
+        """Effects of one reflex step {actuator, set | pulse_ms | ramp, …}; StepError if bad."""
         outputs = self._outputs.act(step, ticks_ms, "reflex")
         return self._supersede(step["actuator"]) + outputs
 
     def tick(self, ticks_ms: int) -> "list[tuple[Any, ...]]":
-        """Effects that are due: ends of pulses, maximum on-time, link-loss policies."""
+        """Effects that are due: pulses, ramps, maximum on-time, link-loss policies."""
         effects = self._outputs.tick(ticks_ms)
-        if self._pulsing:
+        if self._lasting:
             for _, actuator, value, why in list(effects):
-                action_id = self._pulsing.pop(actuator, None)
+                action_id = None if why == "ramp" else self._lasting.pop(actuator, None)
                 if action_id is not None:
                     entry = self._entry(action_id)
-                    if why == "pulse_end":
+                    if why in ("pulse_end", "ramp_end"):
                         effects.append(self._finish(entry, "succeeded", result=value))
                     else:
                         error = _error("superseded", f"{actuator} was switched off: {why}")
                         effects.append(self._finish(entry, "failed", error))
         return effects
+
+    def wait_ms(self, ticks_ms: int) -> int:
+        """Milliseconds until `tick` may have something to do, at most `actuators.NEVER_MS`."""
+        return self._outputs.wait_ms(ticks_ms)
 
     def link_lost(self, ticks_ms: int) -> None:
         """Start the link-loss policies; calling again while it is lost changes nothing."""
@@ -175,9 +181,9 @@ class Ledger:
         """Call off the link-loss policies that are not yet due."""
         self._outputs.link_up()
 
-    def boot_outputs(self) -> "list[tuple[Any, ...]]":
+    def boot_outputs(self, ticks_ms: int) -> "list[tuple[Any, ...]]":
         """Outputs that bring every actuator into its declared boot state."""
-        return self._outputs.boot_outputs()
+        return self._outputs.boot_outputs(ticks_ms)
 
     def interrupted(self) -> "list[tuple[Any, ...]]":
         """Reports of commands that a reboot caught between start and end; given once."""
@@ -243,11 +249,11 @@ class Ledger:
         return True
 
     def _supersede(self, actuator: str) -> "list[tuple[Any, ...]]":
-        """The report of the pulse that something newer cuts short, if there is one."""
-        action_id = self._pulsing.pop(actuator, None)
+        """The report of the pulse or ramp that something newer cuts short, if there is one."""
+        action_id = self._lasting.pop(actuator, None)
         if action_id is None:
             return []
-        error = _error("superseded", f"something newer took over {actuator} before the pulse ended")
+        error = _error("superseded", f"something newer took over {actuator} before it had ended")
         return [self._finish(self._entry(action_id), "failed", error)]
 
     def _finish(

@@ -115,11 +115,16 @@ class Inbound:
     def _configure(self, fields: dict, meta: dict, payload: dict) -> None:
         board = self._board
         reflex_id = fields["reflex_id"]
-        before = board.engine.rules()
-        status, error = board.engine.configure(payload, board.ticks_ms)
-        if status == "applied":
-            error = board.store_rule(payload, before)
-            status = "applied" if error is None else "rejected"
+        status, rule, error = board.engine.prepare(payload)
+        if status in ("applied", "removed"):
+            # On the flash first: what is reported holds, whatever happens to the power.
+            error = board.store_rule(reflex_id, None if rule is None else payload)
+            if error is not None:
+                status = "rejected"
+            elif rule is not None:
+                board.engine.take(rule)
+            else:
+                board.engine.remove(reflex_id)
         report = {"version": payload["version"], "status": status}
         kept = board.engine.hash(reflex_id)
         if kept is not None:
@@ -127,7 +132,8 @@ class Inbound:
         if error is not None:
             report["error"] = error
         board.outgoing.reflex_report(meta["action_id"], reflex_id, report, board.ticks_ms)
-        board.report_reflex(reflex_id)
+        if kept is not None or status == "removed":
+            board.report_reflex(reflex_id)
 
     def _trigger(self, fields: dict, meta: dict) -> None:
         board = self._board

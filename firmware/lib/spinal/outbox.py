@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 PRIORITIES = ("control", "critical", "normal", "background")
 _RANGES = 16
+NO_SEQ = -1
+"""The seq of an empty message, which has none: nobody will miss it."""
 
 
 class Item:
@@ -188,6 +190,8 @@ class Outbox:
         self._note_range(item.seq)
 
     def _note_range(self, seq: int) -> None:
+        if seq == NO_SEQ:
+            return
         for drop in self._drops:
             if drop[1] + 1 == seq:
                 drop[1] = seq

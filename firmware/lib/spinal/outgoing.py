@@ -2,7 +2,7 @@
 
 from spinal import topics
 from spinal.envelope import Envelope
-from spinal.outbox import Outbox
+from spinal.outbox import NO_SEQ, Outbox
 
 TTL_MS = {
     "AfferentSignal": 10_000,
@@ -80,10 +80,13 @@ class Outgoing:
         """The birth (retained)."""
         self._state("DeviceInfo", topics.device_info(self._device_id), payload, ticks_ms)
 
-    def reflex_state(self, reflex_id: str, payload: dict, ticks_ms: int) -> None:
-        """A reflex as this board keeps it (retained)."""
+    def reflex_state(self, reflex_id: str, payload: dict | None, ticks_ms: int) -> None:
+        """A reflex as this board keeps it (retained); None: it keeps it no more."""
         topic = topics.reflex_state(self._device_id, reflex_id)
-        self._state("ReflexState", topic, payload, ticks_ms)
+        if payload is None:
+            self._outbox.put(topic, b"", 1, True, "control", NO_SEQ)  # noqa: FBT003 - its signature
+        else:
+            self._state("ReflexState", topic, payload, ticks_ms)
 
     def will(self, session: str, ticks_ms: int) -> tuple[str, bytes]:
         """The last will: topic and message."""

@@ -2,23 +2,27 @@
 
 A rule fires its `then` when its condition becomes true, and its `else` when it ends after a fire.
 An edge that comes during the cooldown or over the cap a minute fires as soon as it may, if the
-condition still holds: a rule that protects something must not miss the moment for good. `changed`
-is a moment: it fires at each change, and what comes during the cooldown is dropped.
+condition still holds: a rule that protects something must not miss the moment for good. `changed`,
+`rises` and `falls` are moments: a rule fires at each, and what comes during the cooldown is
+dropped.
 
-Of two rules that want the same actuator the one of higher priority holds it as long as its
-condition does; between equals the later one wins.
+Rules that want the same actuator
+  A rule claims the actuators of its `then` from its fire until its condition ends. Of all claims
+  the highest priority holds; between equals the one that fired later, in one evaluation the later
+  reflex_id. What a rule wants of an actuator that a higher priority holds is left out of its
+  fire (`overridden`). When the holder ends and another still claims the actuator, it is given back:
+  the other's `set` or `ramp` is done again (cause "restored") in place of the holder's `else`.
+  A pulse is never repeated so, a dry run claims nothing, and a condition of moments claims no
+  longer than the moment. A rule that is replaced, disabled, removed or expired ends likewise, at
+  the next evaluation.
 """
 
-import hashlib
-from binascii import hexlify
-
 from spinal.actuators import Actuators, StepError
-from spinal.conditions import RuleError, compile_condition
+from spinal.conditions import RuleError
 from spinal.contracts import SCHEMAS
-from spinal.envelope import unix_of
 from spinal.jsonprint import dumps
+from spinal.rule import Rule
 from spinal.schema import check
-from spinal.ticks import LONGEST_MS, elapsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,32 +36,22 @@ BYTES_LIMIT = 8192
 
 _CONTRACT: "Any" = SCHEMAS["ReflexConfigure"]
 _SCHEMA: "Any" = _CONTRACT["properties"]["payload"]
-_MINUTE_MS = 60_000
-_DEFAULT_FIRES = 60
 _TEXT_LIMIT = 96
 _INPUT_LIMIT = 64
-
-
-def rule_hash(payload: "dict[str, Any]") -> str:
-    """Return the first 16 hex digits of the SHA-256 of a rule's canonical JSON.
-
-    Canonical: sorted keys, no blanks, UTF-8, floats with 6 significant digits ("%.6g"), so that a
-    board with 32-bit floats and the hub agree.
-    """
-    return _digest(dumps(payload, "%.6g"))
 
 
 class Firing:
     """What a rule does now.
 
-    reflex_id, version, ticks_ms; cause "then" | "else" | "trigger"; inputs {sensor: value};
-    actions: the steps to do, in order, {"actuator", "set" | "pulse_ms", "max_on_ms"?} or
+    reflex_id, version, ticks_ms; cause "then" | "else" | "trigger" | "restored"; inputs
+    {sensor: value}; actions: the steps to do, in order, {"actuator", "set" | "pulse_ms" | "ramp",
+    "max_on_ms"?} or
     {"publish": {"sensor_type", "value", "unit"?}}; overridden: actuators that a rule of higher
     priority holds; dry_run: report only, do nothing.
     """
 
     def __init__(
-        self, rule: "_Rule", cause: str, steps: "list[dict[str, Any]]", ticks_ms: int
+        self, rule: "Rule", cause: str, steps: "list[dict[str, Any]]", ticks_ms: int
     ) -> None:
         self.reflex_id = rule.reflex_id
         self.version = rule.version
@@ -96,27 +90,32 @@ class Engine:
         declared = limits.get("actuators")
         self._outputs = None if declared is None else Actuators(declared)
         self._clock = clock
-        self._rules: dict[str, _Rule] = {}
-        self._by_priority: list[_Rule] = []
+        self._rules: dict[str, Rule] = {}
+        self._by_priority: list[Rule] = []
+        self._ended: list[Rule] = []
         self._values: dict[str, Any] = {}
+        self._fires = 0
 
-    def configure(
-        self,
-        payload: "dict[str, Any]",
-        ticks_ms: int,  # noqa: ARG002 - every event of a core comes with its tick
-    ) -> "tuple[str, dict[str, Any] | None]":
-        """Take a rule: ("applied" | "unchanged", None) or ("rejected", error).
+    def prepare(
+        self, payload: "dict[str, Any]"
+    ) -> "tuple[str, Rule | None, dict[str, Any] | None]":
+        """Judge a ReflexConfigure payload; nothing changes yet but `last_error`.
 
-        The version must rise; the same version with the same hash is "unchanged". On a rejection
-        the old rule stays as it was, its `last_error` says why. error: {code, message, kind,
-        category}; codes schema_invalid, unsupported, unknown_sensor, unknown_actuator,
-        out_of_range, too_many_rules, too_large, version_conflict.
+        ("applied", rule, None): keep it, then give the rule to `take`; ("removed", None, None):
+        forget it, then call `remove`; ("unchanged", None, None); ("rejected", None, error). The
+        version must rise; the same version with the same hash is "unchanged", and a removal must
+        not be older than the rule. error: {code, message, kind, category}; codes schema_invalid,
+        unsupported, unknown_sensor, unknown_actuator, out_of_range, too_many_rules, too_large,
+        version_conflict.
         """
         known = self._rules.get(payload.get("reflex_id", ""))
         try:
             rule = self._compiled(payload)
+            if rule is None:
+                self._check_removal(payload["version"], known)
+                return "removed", None, None
             if known is not None and known.version == rule.version and known.hash == rule.hash:
-                return "unchanged", None
+                return "unchanged", None, None
             self._admit(rule, known)
         except (RuleError, StepError) as error:
             category = error.category if isinstance(error, RuleError) else "validation"
@@ -125,10 +124,34 @@ class Engine:
             problem = _error(error.code, error.text, category)
             if known is not None:
                 known.last_error = problem
-            return "rejected", problem
+            return "rejected", None, problem
+        return "applied", rule, None
+
+    def take(self, rule: "Rule") -> None:
+        """Run a prepared rule from now on; the one it replaces ends."""
+        self.remove(rule.reflex_id)
         self._rules[rule.reflex_id] = rule
         self._by_priority = sorted(self._rules.values(), key=_rank)
-        return "applied", None
+
+    def remove(self, reflex_id: str) -> None:
+        """Forget a rule; unknown ones are no error: a removal may come twice."""
+        rule = self._rules.pop(reflex_id, None)
+        if rule is not None:
+            self._by_priority.remove(rule)
+            self._end_later(rule)
+
+    def configure(
+        self,
+        payload: "dict[str, Any]",
+        ticks_ms: int,  # noqa: ARG002 - every event of a core comes with its tick
+    ) -> "tuple[str, dict[str, Any] | None]":
+        """`prepare` and do it at once, for who keeps no store: (status, error)."""
+        status, rule, error = self.prepare(payload)
+        if rule is not None:
+            self.take(rule)
+        elif status == "removed":
+            self.remove(payload["reflex_id"])
+        return status, error
 
     def restore(self, rules: "list[dict[str, Any]]") -> "list[tuple[str, dict[str, Any]]]":
         """Take stored payloads at boot: (reflex_id, error) for each that could not be taken."""
@@ -144,14 +167,35 @@ class Engine:
         return [self._rules[name].payload for name in sorted(self._rules)]
 
     def evaluate(self, values: "dict[str, Any]", ticks_ms: int) -> list[Firing]:
-        """Return what fires on {sensor_type: value | None}, highest priority first."""
+        """Return what fires on {sensor_type: value | None}, in the order in which it is to be done.
+
+        All rules are judged before any acts, so that an actuator which passes from one to another
+        makes no detour.
+        """
         self._values = values
-        firings: list[Firing] = []
+        causes: list[tuple[Rule, str]] | None = None
+        before = self._fires
         for rule in self._by_priority:
             if rule.live:
                 cause = rule.judge(values, ticks_ms)
                 if cause is not None:
-                    firings.append(self._fire(rule, cause, ticks_ms))
+                    causes = causes or []
+                    causes.append((rule, cause))
+                    if cause == "then":
+                        self._fires += 1
+                        rule.order = self._fires
+        firings: list[Firing] = []
+        if causes is None and not self._ended:
+            return firings
+        causes = causes or []
+        ends = self._ended + [rule for rule, cause in causes if cause == "else"]
+        self._ended = []
+        settled: list[str] = []
+        for rule in sorted(ends, key=_rank):
+            self._end(rule, before, settled, ticks_ms, firings)
+        for rule, cause in causes:
+            if cause == "then":
+                firings.append(self._fire(rule, cause, ticks_ms))
         return firings
 
     def trigger(
@@ -175,20 +219,26 @@ class Engine:
         return self._fire(rule, "trigger", ticks_ms), None
 
     def expire(self, unix_ms: int) -> list[str]:
-        """Switch off the rules whose expires_at has passed: their ids. Call once a second.
+        """Switch rules off whose expires_at has passed, and on again if time has been set back.
 
-        While the time is unknown nothing expires: a reflex must run without a hub.
+        Returns the ids of those that changed. Call once a second. While the time is unknown
+        nothing expires: a reflex must run without a hub.
         """
-        ended = []
+        changed = []
         for rule in self._by_priority:
-            if rule.live and rule.expires_ms is not None and unix_ms >= rule.expires_ms:
-                rule.live = False
-                ended.append(rule.reflex_id)
-        return ended
+            if rule.expires_ms is not None and rule.payload["enabled"]:
+                live = unix_ms < rule.expires_ms
+                if live != rule.live:
+                    rule.live = live
+                    self._end_later(rule)
+                    changed.append(rule.reflex_id)
+        return changed
 
     def failed(self, reflex_id: str, code: str, message: str) -> None:
         """Remember that an action of a rule could not be done; ReflexState shows it."""
-        self._rules[reflex_id].last_error = _error(code, message, "dependency")
+        rule = self._rules.get(reflex_id)
+        if rule is not None:
+            rule.last_error = _error(code, message, "dependency")
 
     def hash(self, reflex_id: str) -> str | None:
         """Return the rule's hash, None when there is no such rule."""
@@ -213,11 +263,14 @@ class Engine:
             state["last_error"] = rule.last_error
         return state
 
-    def _compiled(self, payload: "dict[str, Any]") -> "_Rule":
+    def _compiled(self, payload: "dict[str, Any]") -> "Rule | None":
+        """The rule that a payload describes, None when it asks for a removal."""
         breach = check(_SCHEMA, payload)
         if breach:
             raise RuleError("schema_invalid", f"{breach[0] or 'the rule'}: {breach[1]}")
-        rule = _Rule(payload)
+        if "removed" in payload:
+            return None
+        rule = Rule(payload)
         if self._sensors is not None:
             for leaf in rule.leaves:
                 if leaf.sensor not in self._sensors:
@@ -225,14 +278,16 @@ class Engine:
                     text = f"sensor {leaf.sensor!r} is not wired here; known: {known}"
                     raise RuleError("unknown_sensor", text)
         for step in rule.steps("then") + rule.steps("else"):
-            if "publish" not in step:
-                if "ramp" in step:
-                    raise RuleError("unsupported", "ramp is not built in yet; use set")
-                if self._outputs is not None:
-                    self._outputs.check(step)
+            if "publish" not in step and self._outputs is not None:
+                self._outputs.check(step)
         return rule
 
-    def _admit(self, rule: "_Rule", known: "_Rule | None") -> None:
+    def _check_removal(self, version: int, known: "Rule | None") -> None:
+        if known is not None and version < known.version:
+            text = f"version {version} is older than {known.version}"
+            raise RuleError("version_conflict", text, "conflict")
+
+    def _admit(self, rule: "Rule", known: "Rule | None") -> None:
         if known is not None and rule.version <= known.version:
             text = f"version {rule.version} does not rise above {known.version}"
             raise RuleError("version_conflict", text, "conflict")
@@ -245,149 +300,99 @@ class Engine:
             text = f"all rules together would be {size} bytes, at most {self._bytes_limit}"
             raise RuleError("too_large", text, "conflict")
 
-    def _fire(self, rule: "_Rule", cause: str, ticks_ms: int) -> Firing:
-        firing = Firing(rule, cause, rule.steps(cause), ticks_ms)
+    def _fire(self, rule: "Rule", cause: str, ticks_ms: int) -> Firing:
+        steps = rule.steps(cause)
+        held = [step["actuator"] for step in steps if self._is_held(rule, step)]
+        rule.count(ticks_ms)
+        if self._clock is not None:
+            rule.last_fire = self._clock.now(ticks_ms)[0]
+        return self._firing(rule, cause, steps, ticks_ms, held)
+
+    def _firing(
+        self,
+        rule: "Rule",
+        cause: str,
+        steps: "list[dict[str, Any]]",
+        ticks_ms: int,
+        held: "list[str] | None" = None,
+    ) -> Firing:
+        firing = Firing(rule, cause, steps, ticks_ms)
         for leaf in rule.leaves:
             value = self._values.get(leaf.sensor)
             if isinstance(value, str):
                 value = value[:_INPUT_LIMIT]
             if isinstance(value, (bool, int, float, str)):
                 firing.inputs[leaf.sensor] = value
-        held = [step["actuator"] for step in firing.actions if self._is_held(rule, step)]
         if held:
             firing.overridden = held
-            firing.actions = [step for step in firing.actions if step.get("actuator") not in held]
-        if cause != "else":
-            rule.count(ticks_ms)
-            if self._clock is not None:
-                rule.last_fire = self._clock.now(ticks_ms)[0]
+            firing.actions = [step for step in steps if step.get("actuator") not in held]
         return firing
 
-    def _is_held(self, rule: "_Rule", step: "dict[str, Any]") -> bool:
+    def _is_held(self, rule: "Rule", step: "dict[str, Any]") -> bool:
         """Whether a rule of higher priority holds the actuator of this step."""
         actuator = step.get("actuator")
         return actuator is not None and any(
             other.priority > rule.priority and other.holds(actuator) for other in self._by_priority
         )
 
+    def _end_later(self, rule: "Rule") -> None:
+        """Let a rule that no evaluation will judge again end at the next one."""
+        if rule.let_go():
+            self._ended.append(rule)
 
-class _Rule:
-    """One rule and what it remembers between evaluations.
+    def _end(
+        self,
+        rule: "Rule",
+        before: int,
+        settled: "list[str]",
+        ticks_ms: int,
+        firings: list[Firing],
+    ) -> None:
+        """Do the `else` of a rule, and give back what others still claim.
 
-    What an evaluation does not need each time is read from the payload: an attribute costs a board
-    16 bytes, and there are 32 rules.
-    """
+        before: fires before this evaluation; who fired in it drives its actuators itself.
+        settled: actuators that an end of higher priority has just driven or given back.
+        """
+        kept = settled[:]
+        restored = []
+        for step in rule.steps("then") + rule.steps("else"):
+            name = step.get("actuator")
+            if name is None or name in kept:
+                continue
+            other = self._claimant(name, rule)
+            if other is not None:
+                kept.append(name)
+                if other.order <= before and _above(rule, other) and not rule.dry_run:
+                    again = [other.lasting_step(name)]
+                    restored.append(self._firing(other, "restored", again, ticks_ms))
+        if "else" in rule.payload:
+            firings.append(self._firing(rule, "else", rule.steps("else"), ticks_ms, kept))
+        firings.extend(restored)
+        if not rule.dry_run:
+            for firing in firings:
+                settled.extend([step["actuator"] for step in firing.actions if "actuator" in step])
 
-    def __init__(self, payload: "dict[str, Any]") -> None:
-        canonical = dumps(payload, "%.6g")
-        leaves: list[Any] = []
-        self.payload = payload
-        self.hash = _digest(canonical)
-        self.size = len(canonical.encode())
-        self.live: bool = payload["enabled"]
-        self.priority: int = payload.get("priority", 0)
-        self.expires_ms = unix_of(payload["expires_at"]) if "expires_at" in payload else None
-        self.fires = 0
-        self.last_fire: int | None = None
-        self.last_error: dict[str, Any] | None = None
-        self._condition = compile_condition(payload["when"], leaves)
-        self.leaves = tuple(leaves)
-        self._pulses = tuple([leaf for leaf in leaves if leaf.is_pulse])
-        if self.cooldown_ms > LONGEST_MS:
-            raise RuleError("out_of_range", f"cooldown_ms is at most {LONGEST_MS}")
-        self._cooling_since: int | None = None
-        self._recent: list[int] | None = None  # ticks of the fires of the last minute
-        self._pending = False
-        self._fired = False
-
-    @property
-    def reflex_id(self) -> str:
-        name: str = self.payload["reflex_id"]
-        return name
-
-    @property
-    def version(self) -> int:
-        version: int = self.payload["version"]
-        return version
-
-    @property
-    def dry_run(self) -> bool:
-        return bool(self.payload["mode"] == "dry_run")
-
-    @property
-    def cooldown_ms(self) -> int:
-        cooldown_ms: int = self.payload.get("cooldown_ms", 0)
-        return cooldown_ms
-
-    @property
-    def max_fires(self) -> int:
-        max_fires: int = self.payload.get("max_fires_per_min", _DEFAULT_FIRES)
-        return max_fires
-
-    def steps(self, cause: str) -> "list[dict[str, Any]]":
-        """Return the steps of "else", or those of "then" for any other cause."""
-        steps: list[dict[str, Any]] = self.payload.get("else" if cause == "else" else "then", [])
-        return steps
-
-    def judge(self, values: "dict[str, Any]", ticks_ms: int) -> str | None:
-        """Whether "then" or "else" is to be done now."""
-        # Both timers are let go as soon as they have run out, so that no tick grows old enough to
-        # be mistaken for one that lies ahead.
-        cooling = self._cooling_since
-        if cooling is not None and elapsed(ticks_ms, cooling) >= self.cooldown_ms:
-            self._cooling_since = None
-        if self._recent and elapsed(ticks_ms, self._recent[0]) >= _MINUTE_MS:
-            self._recent.pop(0)
-        state = self._condition.read(values, ticks_ms)
-        if state is None:
-            return None
-        if not state:
-            ended = self._fired
-            self._pending = self._fired = False
-            return "else" if ended and "else" in self.payload else None
-        if not self._fired:
-            self._pending = True
-        for leaf in self._pulses:
-            if leaf.result:
-                self._pending = True
-        if (
-            not self._pending
-            or self._cooling_since is not None
-            or (self._recent and len(self._recent) >= self.max_fires)
-        ):
-            return None
-        self._pending = False
-        self._fired = True
-        return "then"
-
-    def within_cap(self, ticks_ms: int) -> bool:
-        """Whether one more fire keeps to max_fires_per_min."""
-        while self._recent and elapsed(ticks_ms, self._recent[0]) >= _MINUTE_MS:
-            self._recent.pop(0)
-        return not self._recent or len(self._recent) < self.max_fires
-
-    def count(self, ticks_ms: int) -> None:
-        """Note a fire."""
-        self.fires += 1
-        if self._recent is None:
-            self._recent = []
-        self._recent.append(ticks_ms)
-        if self.cooldown_ms:
-            self._cooling_since = ticks_ms
-
-    def holds(self, actuator: object) -> bool:
-        """Whether its condition is true, it has fired, and it has set this actuator."""
-        if not self._fired or not self.live or self.dry_run:
-            return False
-        return any(step.get("actuator") == actuator for step in self.payload["then"])
+    def _claimant(self, actuator: str, rule: "Rule") -> "Rule | None":
+        """Which other rule has the actuator when this one ends, None when its `else` decides."""
+        best = None
+        gives = rule.lasts and any(step.get("actuator") == actuator for step in rule.steps("then"))
+        for other in self._by_priority:
+            if (
+                other is not rule
+                and other.holds(actuator)
+                and (_above(other, rule) or (gives and other.lasting_step(actuator) is not None))
+                and (best is None or _above(other, best))
+            ):
+                best = other
+        return best
 
 
-def _rank(rule: _Rule) -> "tuple[int, str]":
+def _above(rule: Rule, other: Rule) -> bool:
+    return (rule.priority, rule.order) > (other.priority, other.order)
+
+
+def _rank(rule: Rule) -> "tuple[int, str]":
     return -rule.priority, rule.reflex_id
-
-
-def _digest(canonical: str) -> str:
-    return hexlify(hashlib.sha256(canonical.encode()).digest()[:8]).decode()
 
 
 def _described(step: "dict[str, Any]") -> str:
@@ -395,6 +400,9 @@ def _described(step: "dict[str, Any]") -> str:
         return f"publish {step['publish']['sensor_type']}={dumps(step['publish']['value'])}"
     if "set" in step:
         return f"{step['actuator']}={dumps(step['set'])}"
+    if "ramp" in step:
+        ramp = step["ramp"]
+        return f"{step['actuator']}=ramp to {dumps(ramp['to'])} in {ramp['over_ms']} ms"
     return f"{step['actuator']}=pulse {step['pulse_ms']} ms"
 
 

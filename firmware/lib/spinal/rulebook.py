@@ -30,13 +30,19 @@ class RuleBook:
                 payloads.append(payload)
         return payloads, problems
 
-    def keep(self, payload: dict) -> None:
-        """Store a rule in the place it has, or in a free one; returns once it is on the flash.
+    def keep(self, reflex_id: str, payload: dict | None) -> None:
+        """Store a rule in the place it has, or in a free one; None empties its place.
 
-        OSError and StoreError pass through, StoreError "full" when every place is taken.
+        Returns once it is on the flash. OSError and StoreError pass through, StoreError "full" when
+        every place is taken.
         """
-        reflex_id = payload["reflex_id"]
         place = self._places.get(reflex_id)
+        if payload is None:
+            if place is not None:
+                # An empty object, not an erased one: that a cut leaves old or new holds here too.
+                self._store.write(_name(place), None)
+                del self._places[reflex_id]
+            return
         if place is None:
             place = self._free()
         self._store.write(_name(place), payload)

@@ -51,8 +51,8 @@ class Runtime:
         self.outgoing = Outgoing(node, self._envelope, self.outbox)
         actuators = [wiring.declaration(actuator) for actuator in node["actuators"]]
         self.ledger = Ledger(actuators, self._stored("ledger"))
-        self._limits = {"sensors": [s["id"] for s in node["sensors"]], "actuators": actuators}
-        self.engine = Engine(self._limits, self.clock)
+        limits = {"sensors": [s["id"] for s in node["sensors"]], "actuators": actuators}
+        self.engine = Engine(limits, self.clock)
         self.rejects = Rejects()
         self._rulebook = RuleBook(self.store)
         self._restore_rules()
@@ -78,13 +78,14 @@ class Runtime:
 
     def run(self) -> None:
         """Sense, react, talk, for ever."""
-        self.drive(self.ledger.boot_outputs())
+        self.drive(self.ledger.boot_outputs(self.ticks_ms))
         self.store_ledger()
         # Until the first connection the link counts as lost: a boot state may not be for ever.
         self.ledger.link_lost(self.ticks_ms)
         while True:
             self.step()
-            wait = min(_LONGEST_WAIT_MS, self._link.wait_ms(self.ticks_ms), self._sensor_wait())
+            wait = min(self._link.wait_ms(self.ticks_ms), self.ledger.wait_ms(self.ticks_ms))
+            wait = min(wait, self._sensor_wait())
             item = self.outbox.next()
             if item is not None and self._link.can_take(item.qos):
                 wait = 0
@@ -150,7 +151,8 @@ class Runtime:
             )
         action_id = action_id or self._ids.next()
         self.outgoing.reflex_fire(action_id, firing.reflex_id, firing.payload(), self.ticks_ms)
-        self._states_due.setdefault(firing.reflex_id, later(self.ticks_ms, _STATE_SPACING_MS))
+        if self.engine.hash(firing.reflex_id) is not None:
+            self._states_due.setdefault(firing.reflex_id, later(self.ticks_ms, _STATE_SPACING_MS))
 
     def refuse(self, error: WireError, topic: str | None = None, data: bytes = b"") -> None:
         """Count and report something refused."""
@@ -172,22 +174,19 @@ class Runtime:
         """Keep the ledger; returns once it is on the flash."""
         self.store.write("ledger", self.ledger.stored())
 
-    def store_rule(self, payload: dict, before: list) -> dict | None:
-        """Keep a rule; when that fails go back to the rules `before` and return the error."""
+    def store_rule(self, reflex_id: str, payload: dict | None) -> dict | None:
+        """Keep a rule on the flash, None forgets it; the error when that fails, else None."""
         try:
-            self._rulebook.keep(payload)
+            self._rulebook.keep(reflex_id, payload)
         except (OSError, StoreError) as error:
-            self.engine = Engine(self._limits, self.clock)
-            self.engine.restore(before)
             text = "the rule cannot be stored: %s" % error
             return {"code": "store_failed", "message": text[:256], "kind": "retriable"}
         return None
 
     def report_reflex(self, reflex_id: str) -> None:
-        """Publish the retained state of a reflex."""
+        """Publish the retained state of a reflex, or that there is none any more."""
         state = self.engine.state(reflex_id)
-        if state is not None:
-            self.outgoing.reflex_state(reflex_id, state, self.ticks_ms)
+        self.outgoing.reflex_state(reflex_id, state, self.ticks_ms)
 
     def heard_hub(self) -> None:
         """The hub answered: the whole way is alive."""

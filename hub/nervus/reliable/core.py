@@ -35,6 +35,10 @@ class Desired:
     """Event: all desired reflexes."""
 
     reflexes: Mapping[Key, DesiredReflex]
+    governed: frozenset[str] = frozenset()
+    """Boards whose rules are all told here: what else they keep is removed …"""
+    spared: frozenset[Key] = frozenset()
+    """… but for these: their files are there and wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +119,11 @@ class Reliable:
             case Accepted():
                 return self._taken(event, now_ms)
             case Removed():
-                self._removed(event)
+                self._removed(event, now_ms)
             case Grants(scopes):
                 self._grants = dict(scopes)
-            case Desired(reflexes):
-                self._desk.want(reflexes, now_ms)
+            case Desired(reflexes, governed, spared):
+                self._desk.want(reflexes, governed, spared, now_ms)
             case Published(message_id):
                 return self._published(message_id)
             case Committed(action_id, publishes):
@@ -223,12 +227,14 @@ class Reliable:
         # A reflex that fired is counted above: brainstem makes something of it.
         return []
 
-    def _removed(self, event: Removed) -> None:
+    def _removed(self, event: Removed, now_ms: int) -> None:
         device_id = event.address.levels["device_id"]
         if event.address.spec.name == "device_status":
             self._registry.remove_status(device_id)
         elif event.address.spec.name == "device_info":
             self._registry.remove_info(device_id)
+        elif event.address.spec.name == "reflex_state":
+            self._desk.state_removed((device_id, event.address.levels["reflex_id"]), now_ms)
 
     def _born(self, device_id: str, now_ms: int) -> list[Effect]:
         self._desk.born(device_id, now_ms)
@@ -391,7 +397,7 @@ class Reliable:
         rule = self._desk.due(key, self._registry.boot(key[0]), now_ms)
         if rule is None:
             return []
-        self.counters["reflex_sent"] += 1
+        self.counters["reflex_sent" if rule.removed is None else "reflex_removal_sent"] += 1
         publish = self._messages.configure(key, rule, self._mint.id(now_ms), now_ms)
         self._desk.sent(key, publish.message.meta.action_id)
         return [publish]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from nervus.reliable.action import Action, Request, Status
-from nervus.reliable.reflexes import DesiredReflex, Key
+from nervus.reliable.reflexes import Key
 from nervus.wire import Mint, Publish, topics
 from nervus.wire.contracts import (
     ActionProgress,
@@ -19,6 +19,7 @@ from nervus.wire.contracts import (
     Pong,
     PongPayload,
     ReflexConfigure,
+    ReflexConfigurePayload,
     Scalar,
     Timings,
 )
@@ -119,12 +120,12 @@ class Messages:
             principal=request.principal,
         )
 
-    def configure(self, key: Key, rule: DesiredReflex, action_id: str, now_ms: int) -> Publish:
-        """A desired reflex to its board."""
+    def configure(
+        self, key: Key, rule: ReflexConfigurePayload, action_id: str, now_ms: int
+    ) -> Publish:
+        """A desired reflex, or the removal of one, to its board."""
         address = topics.reflex_configure(*key)
-        return self._mint.compact(
-            ReflexConfigure, address, rule.payload, now_ms, action_id=action_id
-        )
+        return self._mint.compact(ReflexConfigure, address, rule, now_ms, action_id=action_id)
 
     def pong(self, device_id: str, ping: Ping, grant: tuple[str, str], now_ms: int) -> Publish:
         """The answer to a ping: the hub's time and the granted scope."""

@@ -1,6 +1,7 @@
 """Desired reflexes on disk: `reflexes/<device_id>/<reflex_id>.json`, one ReflexConfigure each."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,10 +25,16 @@ class ReflexFileError(NervusError):
 
 @dataclass(frozen=True, slots=True)
 class ReflexFolder:
-    """What a folder says: the rules that are right, and what is wrong with the others."""
+    """What a folder says: the rules that are right, and what is wrong with the others.
+
+    governed: boards that have a folder; it names all their rules, so an empty one means none.
+    spared: rules whose files are there and wrong.
+    """
 
     reflexes: dict[Key, DesiredReflex]
     errors: tuple[ReflexFileError, ...]
+    governed: frozenset[str] = frozenset()
+    spared: frozenset[Key] = frozenset()
 
 
 def load(folder: Path) -> ReflexFolder:
@@ -38,18 +45,28 @@ def load(folder: Path) -> ReflexFolder:
     """
     reflexes: dict[Key, DesiredReflex] = {}
     errors: list[ReflexFileError] = []
+    governed: set[str] = set()
+    spared: set[Key] = set()
+    # The folders first: a rule whose folder vanishes meanwhile is then at most not yet removed.
+    for path in sorted(folder.glob("*/")):
+        with suppress(LevelError):  # told of with each of its files
+            governed.add(unlevel(path.name))
     for path in sorted(folder.glob("*/*.json")):
         try:
-            key, reflex = _load_file(path)
+            key = _key(path)
         except ReflexFileError as error:
             errors.append(error)
-        else:
-            reflexes[key] = reflex
-    return ReflexFolder(reflexes, tuple(errors))
+            continue
+        try:
+            reflexes[key] = _load_file(path, key)
+        except ReflexFileError as error:
+            errors.append(error)
+            spared.add(key)
+    return ReflexFolder(reflexes, tuple(errors), frozenset(governed), frozenset(spared))
 
 
 def rule_hash(payload: dict[str, Any]) -> str:
-    """The name of a rule's content, as the board computes it (`spinal.reflex.rule_hash`).
+    """The name of a rule's content, as the board computes it (`spinal.rule.rule_hash`).
 
     The first 16 hexadecimal digits of SHA-256 over canonical JSON: sorted keys, no blanks, floats
     as `%.6g`, since a board's floats may have 32 bits.
@@ -57,12 +74,16 @@ def rule_hash(payload: dict[str, Any]) -> str:
     return sha256(_canonical(payload).encode()).hexdigest()[:16]
 
 
-def _load_file(path: Path) -> tuple[Key, DesiredReflex]:
+def _key(path: Path) -> Key:
     try:
-        key = unlevel(path.parent.name), unlevel(path.stem)
-        data = path.read_bytes()
+        return unlevel(path.parent.name), unlevel(path.stem)
     except LevelError as error:
         raise ReflexFileError(f"not the name of a topic level: {error}", where=str(path)) from error
+
+
+def _load_file(path: Path, key: Key) -> DesiredReflex:
+    try:
+        data = path.read_bytes()
     except OSError as error:
         raise ReflexFileError(f"cannot be read ({error.strerror})", where=str(path)) from error
     if len(data) > FILE_LIMIT:
@@ -88,8 +109,12 @@ def _load_file(path: Path) -> tuple[Key, DesiredReflex]:
             where=str(path),
             hint="give both the same name",
         )
+    if payload.removed is not None:
+        raise ReflexFileError(
+            "removed: a file is a rule", where=str(path), hint="delete the file to remove the rule"
+        )
     content = payload.model_dump(by_alias=True, exclude_none=True)
-    return key, DesiredReflex(payload, rule_hash(content))
+    return DesiredReflex(payload, rule_hash(content))
 
 
 def _canonical(value: Any) -> str:

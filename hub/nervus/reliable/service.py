@@ -113,7 +113,7 @@ class ReliableService:
             self._granted.update(granted)
             events.append(Grants(_scopes(granted)))
         folder = await asyncio.to_thread(load, self._reflexes)
-        desired = Desired(folder.reflexes)
+        desired = Desired(folder.reflexes, folder.governed, folder.spared)
         if desired != self._desired:
             self._desired = desired
             events.append(desired)

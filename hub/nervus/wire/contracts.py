@@ -961,16 +961,19 @@ class Step(Choice):
     publish: PublishStep | None = None
 
 
-class ReflexConfigurePayload(Model):
+class ReflexConfigurePayload(Choice):
     """The content."""
+
+    exactly_one: ClassVar[tuple[tuple[str, ...], ...]] = (("enabled", "mode", "when", "then"), ("removed",),)
 
     reflex_id: Level
     version: Annotated[int, Field(ge=1, le=2147483647)]
-    enabled: bool
-    mode: Literal["active", "dry_run"]
-    when: Condition3
-    then: Annotated[list[Step], Field(min_length=1, max_length=4)]
+    removed: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    enabled: bool | None = None
+    mode: Literal["active", "dry_run"] | None = None
     priority: Annotated[int, Field(ge=0, le=100)] | None = None
+    when: Condition3 | None = None
+    then: Annotated[list[Step], Field(min_length=1, max_length=4)] | None = None
     else_: Annotated[list[Step], Field(min_length=1, max_length=4)] | None = Field(default=None, alias="else")
     cooldown_ms: Milliseconds | None = None
     max_fires_per_min: Annotated[int, Field(ge=1, le=600)] | None = None
@@ -978,7 +981,7 @@ class ReflexConfigurePayload(Model):
 
 
 class ReflexConfigure(Contract):
-    """A reflex for a board to keep and run by itself."""
+    """A reflex for a board to keep and run by itself, or to forget."""
 
     required_meta: ClassVar[tuple[str, ...]] = ("action_id",)
     expiring: ClassVar[bool] = True
@@ -1012,7 +1015,7 @@ class ReflexReportPayload(Model):
     """The content."""
 
     version: Count
-    status: Literal["applied", "unchanged", "fired", "rejected"]
+    status: Literal["applied", "unchanged", "removed", "fired", "rejected"]
     hash: Hash | None = None
     error: ErrorDetail | None = None
 

@@ -1,0 +1,165 @@
+"""One reflex rule, compiled: its condition, its caps, and what it remembers between evaluations."""
+
+import hashlib
+from binascii import hexlify
+
+from spinal.conditions import RuleError, compile_condition
+from spinal.envelope import unix_of
+from spinal.jsonprint import dumps
+from spinal.ticks import LONGEST_MS, elapsed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_MINUTE_MS = 60_000
+_DEFAULT_FIRES = 60
+
+
+def rule_hash(payload: "dict[str, Any]") -> str:
+    """Return the first 16 hex digits of the SHA-256 of a rule's canonical JSON.
+
+    Canonical: sorted keys, no blanks, UTF-8, floats with 6 significant digits ("%.6g"), so that a
+    board with 32-bit floats and the hub agree.
+    """
+    return _digest(dumps(payload, "%.6g"))
+
+
+class Rule:
+    """One rule and what it remembers between evaluations.
+
+    What an evaluation does not need each time is read from the payload: an attribute costs a board
+    16 bytes, and there are 32 rules.
+    """
+
+    def __init__(self, payload: "dict[str, Any]") -> None:
+        canonical = dumps(payload, "%.6g")
+        leaves: list[Any] = []
+        self.payload = payload
+        self.hash = _digest(canonical)
+        self.size = len(canonical.encode())
+        self.live: bool = payload["enabled"]
+        """Whether it may fire: enabled and not expired."""
+        self.priority: int = payload.get("priority", 0)
+        self.expires_ms = unix_of(payload["expires_at"]) if "expires_at" in payload else None
+        self.fires = 0
+        self.last_fire: int | None = None
+        self.last_error: dict[str, Any] | None = None
+        self._condition = compile_condition(payload["when"], leaves)
+        self.leaves = tuple(leaves)
+        self.order = 0
+        """Which fire of the engine its last one was: of two equal claims the later one holds."""
+        self._pulses = tuple([leaf for leaf in leaves if leaf.is_pulse])
+        if self.cooldown_ms > LONGEST_MS:
+            raise RuleError("out_of_range", f"cooldown_ms is at most {LONGEST_MS}")
+        self._cooling_since: int | None = None
+        self._recent: list[int] | None = None  # ticks of the fires of the last minute
+        self._pending = False
+        self._fired = False
+
+    @property
+    def reflex_id(self) -> str:
+        """Its name."""
+        name: str = self.payload["reflex_id"]
+        return name
+
+    @property
+    def version(self) -> int:
+        """Its version, from 1."""
+        version: int = self.payload["version"]
+        return version
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether it only reports."""
+        return bool(self.payload["mode"] == "dry_run")
+
+    @property
+    def cooldown_ms(self) -> int:
+        """Time between two fires at least."""
+        cooldown_ms: int = self.payload.get("cooldown_ms", 0)
+        return cooldown_ms
+
+    @property
+    def max_fires(self) -> int:
+        """Fires within a minute at most."""
+        max_fires: int = self.payload.get("max_fires_per_min", _DEFAULT_FIRES)
+        return max_fires
+
+    def steps(self, cause: str) -> "list[dict[str, Any]]":
+        """Return the steps of "else", or those of "then" for any other cause."""
+        steps: list[dict[str, Any]] = self.payload.get("else" if cause == "else" else "then", [])
+        return steps
+
+    def judge(self, values: "dict[str, Any]", ticks_ms: int) -> str | None:
+        """Whether "then" is to be done now, or the rule has ended: "else"."""
+        # Both timers are let go as soon as they have run out, so that no tick grows old enough to
+        # be mistaken for one that lies ahead.
+        cooling = self._cooling_since
+        if cooling is not None and elapsed(ticks_ms, cooling) >= self.cooldown_ms:
+            self._cooling_since = None
+        if self._recent and elapsed(ticks_ms, self._recent[0]) >= _MINUTE_MS:
+            self._recent.pop(0)
+        state = self._condition.read(values, ticks_ms)
+        if state is None:
+            return None
+        if not state:
+            return "else" if self.let_go() else None
+        if not self._fired:
+            self._pending = True
+        for leaf in self._pulses:
+            if leaf.result:
+                self._pending = True
+        if (
+            not self._pending
+            or self._cooling_since is not None
+            or (self._recent and len(self._recent) >= self.max_fires)
+        ):
+            return None
+        self._pending = False
+        self._fired = True
+        return "then"
+
+    def within_cap(self, ticks_ms: int) -> bool:
+        """Whether one more fire keeps to max_fires_per_min."""
+        while self._recent and elapsed(ticks_ms, self._recent[0]) >= _MINUTE_MS:
+            self._recent.pop(0)
+        return not self._recent or len(self._recent) < self.max_fires
+
+    def count(self, ticks_ms: int) -> None:
+        """Note a fire."""
+        self.fires += 1
+        if self._recent is None:
+            self._recent = []
+        self._recent.append(ticks_ms)
+        if self.cooldown_ms:
+            self._cooling_since = ticks_ms
+
+    def let_go(self) -> bool:
+        """Hold nothing any more; whether it had fired, so that it ends."""
+        ended = self._fired
+        self._pending = self._fired = False
+        return ended
+
+    @property
+    def lasts(self) -> bool:
+        """Whether its condition is a state; one with a moment in it gives nothing back."""
+        return not self._pulses
+
+    def holds(self, actuator: object) -> bool:
+        """Whether its condition is true, it has fired, and it has set this actuator."""
+        if not self._fired or not self.live or self.dry_run:
+            return False
+        return any(step.get("actuator") == actuator for step in self.payload["then"])
+
+    def lasting_step(self, actuator: object) -> "dict[str, Any] | None":
+        """The last of its steps that leaves this actuator somewhere; a pulse does not."""
+        lasting = None
+        for step in self.payload["then"]:
+            if step.get("actuator") == actuator and "pulse_ms" not in step:
+                lasting = step
+        return lasting
+
+
+def _digest(canonical: str) -> str:
+    return hexlify(hashlib.sha256(canonical.encode()).digest()[:8]).decode()
