@@ -1,6 +1,7 @@
 """Each stage of the guard, on messages that differ from a valid one in one respect."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -297,6 +298,47 @@ def test_the_memory_for_ids_is_bounded_and_forgets_the_oldest() -> None:
     assert reason(newest) == ("dedupe", "duplicate")
     oldest = small.judge(valid("AfferentSignal", message_id=ids[0]), NOW_MS)
     assert isinstance(oldest, Accepted)
+
+
+@pytest.mark.req("S0-83")
+@pytest.mark.parametrize(
+    "again",
+    [
+        '"seq":7',
+        '"seq" :7',
+        '"seq"\t:7',
+        '"seq"\n:7',
+        r'"s\u0065q":7',
+        '"ext":{"a":1,"a":2}',
+        '"ext":{"a":1,"a" :":"}',
+        '"hlc":{"wall_ms":1,"logical":1,"node":"n","node":"n"}',
+    ],
+)
+def test_a_key_that_comes_twice_is_found_however_it_is_written(again: str) -> None:
+    sparse = valid("AfferentSignal").payload.decode()
+    for text in (sparse, json.dumps(json.loads(sparse), separators=(",", ":"))):
+        doubled = re.sub(r'"meta": ?{', lambda found: found[0] + again + ",", text)
+        json.loads(doubled)  # nothing else is wrong with it
+        verdict = guard().judge(packet(AFFERENT, doubled.encode()), NOW_MS)
+        assert reason(verdict) == ("decode", "decode_error"), doubled
+
+
+@pytest.mark.parametrize("name", ["a:b", 'quoted":', "back\\slash", "null", "two words"])
+def test_what_only_looks_like_a_key_twice_or_like_null_passes(name: str) -> None:
+    for contract in ("AfferentSignal", "RelayBundle"):
+        topic, message = VALID[contract]
+        changed = message | {"meta": message["meta"] | {"ext": {name: name}}}
+        for separators in ((",", ":"), (", ", ": ")):
+            data = json.dumps(changed, separators=separators).encode()
+            assert isinstance(guard().judge(packet(topic, data), NOW_MS), Accepted), data
+
+
+def test_a_message_of_foreign_fields_alone_is_told_in_short() -> None:
+    foreign = AFFERENT_MESSAGE | {"payload": {f"{n}": n for n in range(60)}}
+    verdict = guard().judge(packet(AFFERENT, foreign), NOW_MS)
+    assert reason(verdict) == ("schema", "schema_invalid")
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason == "message: 62 faults"
 
 
 def test_null_is_never_a_value() -> None:

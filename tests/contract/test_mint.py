@@ -66,3 +66,27 @@ def test_principal_and_trace_go_on_and_source_changes_at_each_hop() -> None:
 @given(st.integers(1_600_000_000_000, 4_102_444_799_999))
 def test_a_time_survives_the_wire(moment: int) -> None:
     assert unix_ms(timestamp(moment)) == moment
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-20T19:44:00Z", "2026-11-20T19:44:00,000Z", "2026-11-20T19:44:00.000+", ""]
+)
+def test_a_time_in_another_form_is_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match="write it as"):
+        unix_ms(text)
+
+
+def test_ids_of_one_source_sort_in_the_order_they_were_made_and_never_repeat() -> None:
+    ids = MessageIds(5)
+    made = [ids.next(NOW_MS + n // 5_000) for n in range(20_000)]
+    assert len(set(made)) == len(made)
+    runs = [made[at : at + 5_000] for at in range(0, len(made), 5_000)]
+    # A millisecond whose count ran over draws anew, and may begin lower.
+    assert sum(run != sorted(run) for run in runs) <= 1
+
+
+def test_a_count_that_runs_over_draws_anew() -> None:
+    ids = MessageIds(5)
+    first = ids.next(NOW_MS)
+    ids._count = 2**20 - 1
+    assert ids.next(NOW_MS)[:22] != first[:22]

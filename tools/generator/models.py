@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from nervus.wire.model import Choice, Contract, Model
+from nervus.wire.model import Choice, Contract, LargeReal, Model
 
 '''
 
@@ -147,9 +147,11 @@ class _Emitter:
             case "integer":
                 text = _annotated("int", SAFE | schema)
             case "number":
-                bounded = "minimum" in schema or "maximum" in schema
-                real = _annotated("float", schema) if bounded else "float"
-                text = f"{_annotated('int', SAFE | schema)} | {real}"
+                bounded = SAFE | schema
+                text = f"{_annotated('int', bounded)} | {_annotated('float', bounded)}"
+                if not SAFE.keys() <= schema.keys():
+                    # A float takes integers too, and one beyond 2^53 is an error on the wire.
+                    text += f" | {_annotated('LargeReal', schema)}"
             case "string" | "boolean" as kind:
                 text = _annotated({"string": "str", "boolean": "bool"}[kind], schema)
             case _:

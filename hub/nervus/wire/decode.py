@@ -4,7 +4,7 @@ from typing import Any
 
 import jiter
 
-SAFE_INTEGER = 2**53 - 1
+from nervus.wire.model import SAFE_INTEGER
 
 
 class DecodeError(ValueError):

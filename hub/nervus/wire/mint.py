@@ -1,5 +1,6 @@
 """Makes messages for one source, deterministically: ids from (now, seed, counter)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from nervus.wire.contracts import CompactMeta, FullMeta
@@ -93,21 +94,32 @@ class Mint:
 
 
 def expiry_ms(meta: CompactMeta | FullMeta, now_ms: int) -> int | None:
-    """What is left of a message's life at `now_ms` in milliseconds; None when it has no end.
+    """What is left of a message's life at `now_ms` in milliseconds; None when it has no end."""
+    return lifetime(meta.__dict__, now_ms)[1]
 
-    ttl_ms counts from production (K-8), or from receipt when the sender had no clock.
+
+def lifetime(meta: Mapping[str, Any], now_ms: int) -> tuple[int, int | None]:
+    """When a message was made, and what is left of its life at `now_ms`.
+
+    Args:
+        meta: Every field of its metadata, None where it is absent.
+        now_ms: Unix milliseconds.
+
+    Returns:
+        Unix milliseconds, `now_ms` when the sender had no clock; and milliseconds, None when it
+        has no end. ttl_ms counts from production (K-8), or from receipt without a clock.
+
+    Raises:
+        ValueError: A date that does not exist.
     """
-    if meta.expires_at is not None:
-        return unix_ms(meta.expires_at) - now_ms
-    if meta.ttl_ms is None:
-        return None
-    return produced_ms(meta, now_ms) + meta.ttl_ms - now_ms
-
-
-def produced_ms(meta: CompactMeta | FullMeta, now_ms: int) -> int:
-    """When a message was made, in unix milliseconds; `now_ms` when the sender had no clock."""
-    if meta.produced_at is not None:
-        return unix_ms(meta.produced_at)
-    if meta.t_ms is not None and meta.clk != "none":
-        return meta.t_ms
-    return now_ms
+    if (produced_at := meta["produced_at"]) is not None:
+        produced_ms = unix_ms(produced_at)
+    elif (t_ms := meta["t_ms"]) is not None and meta["clk"] != "none":
+        produced_ms = t_ms
+    else:
+        produced_ms = now_ms
+    if (expires_at := meta["expires_at"]) is not None:
+        return produced_ms, unix_ms(expires_at) - now_ms
+    if (ttl_ms := meta["ttl_ms"]) is None:
+        return produced_ms, None
+    return produced_ms, produced_ms + ttl_ms - now_ms

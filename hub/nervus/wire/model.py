@@ -1,9 +1,12 @@
 """The base of every contract model: strict, frozen, nothing beyond the contract."""
 
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator
+
+SAFE_INTEGER = 2**53 - 1
+"""No integer on the wire is larger: beyond it a double, JavaScript's only number, skips some."""
 
 
 class Model(BaseModel):
@@ -26,6 +29,30 @@ class Model(BaseModel):
 
     registered: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Fields whose value must stand in a registry, and which; the guard looks."""
+
+    nesting: ClassVar[frozenset[str]] = frozenset()
+    """Fields whose value may have keys of its own."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        fields = cls.model_fields.items()
+        cls.nesting = frozenset(name for name, each in fields if _holds_keys(each.annotation))
+
+
+def _holds_keys(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Model | dict):
+        return True
+    return get_origin(annotation) is dict or any(map(_holds_keys, get_args(annotation)))
+
+
+def _no_integer(value: Any) -> Any:
+    if isinstance(value, int):
+        raise PydanticCustomError("unsafe_integer", "integer beyond 2^53")
+    return value
+
+
+LargeReal = Annotated[float, BeforeValidator(_no_integer)]
+"""A real number that is not written as an integer: the last choice, for those beyond 2^53."""
 
 
 class Choice(Model):
@@ -57,15 +84,65 @@ class Contract(Model):
 
     @model_validator(mode="after")
     def _meta_fits(self) -> Self:
-        meta = self.meta
-        if meta.contract != type(self).__name__:
-            raise PydanticCustomError("contract", "meta.contract is not this contract")
-        for name in self.required_meta:
-            if getattr(meta, name) is None:
-                raise PydanticCustomError("missing", "meta." + name + " is required")
-        for name in self.forbidden_meta:
-            if getattr(meta, name) is not None:
-                raise PydanticCustomError("extra_forbidden", "meta." + name + " is not allowed")
-        if self.expiring and meta.ttl_ms is None and meta.expires_at is None:
-            raise PydanticCustomError("expiry", "meta needs ttl_ms or expires_at")
+        if fault := self.fault(self.meta):
+            raise PydanticCustomError(*fault)
         return self
+
+    @classmethod
+    def fault(cls, meta: Any) -> tuple[str, str] | None:
+        """What this contract asks of its metadata beyond their profile, and `meta` does not give.
+
+        Returns:
+            The kind of the error (contract, missing, extra_forbidden, expiry) and its text.
+        """
+        if meta.contract != cls.__name__:
+            return "contract", "meta.contract is not this contract"
+        for name in cls.required_meta:
+            if getattr(meta, name) is None:
+                return "missing", "meta." + name + " is required"
+        for name in cls.forbidden_meta:
+            if getattr(meta, name) is not None:
+                return "extra_forbidden", "meta." + name + " is not allowed"
+        if cls.expiring and meta.ttl_ms is None and meta.expires_at is None:
+            return "expiry", "meta needs ttl_ms or expires_at"
+        return None
+
+    @classmethod
+    def fields_validator(cls) -> SchemaValidator:
+        """Validates as the model does, but for `fault`, which its user asks in time."""
+        return SchemaValidator(_without_after(cls.__pydantic_core_schema__))
+
+
+def _without_after(schema: Any) -> CoreSchema:
+    if schema["type"] == "definitions":
+        return {**schema, "schema": _without_after(schema["schema"])}
+    bare: CoreSchema = schema["schema"]
+    return bare
+
+
+def key_count(model: Model) -> int:
+    """How many keys the JSON text of a validated message, or of a part of one, has."""
+    given = model.__pydantic_fields_set__
+    count = len(given)
+    if not model.nesting.isdisjoint(given):
+        fields = model.__dict__
+        for name in model.nesting:
+            value = fields[name]
+            kind = value.__class__
+            if kind not in _LEAVES:
+                count += _nested(value) if kind in _CONTAINERS else key_count(value)
+    return count
+
+
+def _nested(value: Any) -> int:
+    # By class, not by isinstance: pydantic's models answer that slowly.
+    kind = value.__class__
+    if kind in _LEAVES:
+        return 0
+    if kind is dict:
+        return len(value) + sum(map(_nested, value.values()))
+    return sum(map(_nested, value)) if kind is list else key_count(value)
+
+
+_LEAVES = frozenset((type(None), bool, int, float, str))
+_CONTAINERS = frozenset((dict, list))

@@ -2,9 +2,9 @@
 
 from nervus.wire.contracts import ReasonCode, RejectStage
 from nervus.wire.effects import Publish, encode
-from nervus.wire.guard import Accepted, Broker, Packet, Rejected
 from nervus.wire.model import Contract
 from nervus.wire.topic import Address
+from nervus.wire.verdict import Accepted, Broker, Packet, Rejected
 
 
 def refuse(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from nervus.wire import topics
 from nervus.wire.contracts import InputRef, RejectEvent, RejectEventPayload
 from nervus.wire.effects import Publish
-from nervus.wire.guard import Rejected
 from nervus.wire.mint import Mint
+from nervus.wire.verdict import Rejected
 
 FOLD_MS = 5_000
 KEY_LIMIT = 256

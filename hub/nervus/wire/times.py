@@ -1,15 +1,31 @@
 """Wall time on the wire: unix milliseconds inside, ISO 8601 UTC with milliseconds outside."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+_FORM_LENGTH: Final = len("2026-11-20T19:44:00.000Z")
 
 
 def timestamp(unix_ms: int) -> str:
     """Unix milliseconds as 2026-11-20T19:44:00.000Z."""
     seconds, milliseconds = divmod(unix_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    return f"{_text(seconds)}.{milliseconds:03d}Z"
 
 
 def unix_ms(text: str) -> int:
-    """The reverse of `timestamp`; raises ValueError for a date that does not exist."""
-    moment = datetime.fromisoformat(text)
-    return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000
+    """The reverse of `timestamp`; raises ValueError for another form or a date that is none."""
+    if len(text) != _FORM_LENGTH or text[19] != "." or text[23] != "Z":
+        raise ValueError(f"{text:.30}: write it as 2026-11-20T19:44:00.000Z")
+    return _seconds(text[:19]) * 1000 + int(text[20:23])
+
+
+# Messages come many to a second, so most seconds have just been worked out.
+@lru_cache(maxsize=1024)
+def _text(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+@lru_cache(maxsize=1024)
+def _seconds(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())

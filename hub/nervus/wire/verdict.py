@@ -1,0 +1,87 @@
+"""What comes from a broker, and what the guard says of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from nervus.wire.contracts import ReasonCode, RejectStage
+from nervus.wire.model import Contract
+from nervus.wire.topic import Address
+
+SAMPLE_BYTES = 256
+
+Broker = Literal["spinal", "core"]
+
+
+# Tuples, where one is made for each message: a frozen dataclass costs thrice as much to make.
+class Packet(NamedTuple):
+    """What came from a broker."""
+
+    broker: Broker
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+class Accepted(NamedTuple):
+    """A message that passed; `left_ms` is what is left of its life, None when it has no end."""
+
+    address: Address
+    message: Contract
+    broker: Broker
+    received_ms: int
+    left_ms: int | None
+
+
+class Removed(NamedTuple):
+    """A retained state was removed by an empty payload."""
+
+    address: Address
+    broker: Broker
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A message that did not pass; fields that could not be read are None."""
+
+    reason_code: ReasonCode
+    stage: RejectStage
+    reason: str
+    packet: Packet
+    address: Address | None
+    source: str | None
+    message_id: str | None
+    contract: str | None
+
+    @property
+    def sample(self) -> str:
+        """The beginning of what came, with what cannot be printed replaced."""
+        text = self.packet.payload[:SAMPLE_BYTES].decode("utf-8", "replace")
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what came, hexadecimal."""
+        return sha256(self.packet.payload).hexdigest()
+
+
+Verdict = Accepted | Removed | Rejected
+
+
+class Refusal(Exception):  # noqa: N818 - a verdict on its way up, not an error of ours
+    """Why a message does not pass, and its metadata where only those who refuse it have read it."""
+
+    def __init__(
+        self,
+        reason_code: ReasonCode,
+        stage: RejectStage,
+        reason: str,
+        meta: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(reason)
+        self.reason_code: ReasonCode = reason_code
+        self.stage: RejectStage = stage
+        self.reason = reason[:200]
+        self.meta = meta
