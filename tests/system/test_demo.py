@@ -14,7 +14,15 @@ import pytest
 
 from support import eventually, process_lives
 
-CHILDREN = ("broker-spinal", "broker-core", "brainstem", "thalamus", "command", "reflect")
+CHILDREN = (
+    "broker-spinal",
+    "broker-core",
+    "brainstem",
+    "thalamus",
+    "gatekeeper",
+    "command",
+    "reflect",
+)
 
 
 def start(folder: Path, seconds: int) -> subprocess.Popen[str]:

@@ -42,6 +42,10 @@ class Context(Protocol):
         """What may be commanded by whom."""
         ...
 
+    def identity(self, name: str) -> str:
+        """Return as whom it connects where the first of its kind is `name`."""
+        ...
+
     def table(self, plane: Plane) -> dict[str, Any]:
         """Return a plane's own table of the configuration, unchecked."""
         ...
