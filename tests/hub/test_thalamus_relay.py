@@ -408,6 +408,8 @@ def test_the_winner_takes_all_of_a_scope_and_window() -> None:
     lost = [d for d in decisions(effects) if not d.allowed]
     assert len(lost) == 4
     assert {tuple(d.reason_codes) for d in lost} == {("gate", "outcompeted")}
+    won = [d for d in decisions(effects) if d.allowed]
+    assert {tuple(d.reason_codes) for d in won} == {("gate", "won")}
 
 
 def test_critical_content_does_not_compete() -> None:
