@@ -1,5 +1,6 @@
 """Messages for the cores of brainstem and thalamus, each judged by the real guard."""
 
+from itertools import count
 from typing import Any
 
 from nervus.wire import Accepted, Address, Guard, Mint, Packet, Publish, encode, timestamp, topics
@@ -11,6 +12,10 @@ from nervus.wire.contracts import (
     Feature,
     GateState,
     GateStatePayload,
+    GlobalModeUpdate,
+    GlobalModeUpdatePayload,
+    ModulatorSignal,
+    ModulatorSignalPayload,
     ReflexFire,
     ReflexFirePayload,
     RelayBundle,
@@ -23,6 +28,9 @@ NOW_MS = 1_790_000_000_000
 _BOARD = Mint("device:b1", "spinal", seed=1, boot=1)
 _BRAINSTEM = Mint("brainstem", "brainstem", seed=2, boot=1)
 _GATEKEEPER = Mint("gatekeeper", "thalamus", seed=3, boot=1)
+_HYPOTHALAMUS = Mint("hypothalamus", "consumer", seed=4, boot=1)
+_SEEDS = count(100)
+"""One for each proposal: ids of one source must not repeat."""
 
 
 def judged(publish: Publish, now_ms: int) -> Accepted:
@@ -129,5 +137,42 @@ def gate(
     )
     publish = _GATEKEEPER.full(
         GateState, where, payload, now_ms, expires_at=timestamp(now_ms + lives_ms)
+    )
+    return judged(publish, now_ms)
+
+
+def proposal(
+    intent: Any,
+    amount: float,
+    now_ms: int = NOW_MS,
+    *,
+    source: str = "modulator",
+    target: tuple[Any, str] = ("channel", "somatic"),
+    scope: tuple[str, str] = ("room", "kitchen"),
+    ttl_ms: int = 10_000,
+    field: str | None = None,
+) -> Accepted:
+    """A modulator's proposal; the amount is its inhibition or strength as its intent asks."""
+    name = field or ("inhibition" if intent == "set_inhibition" else "strength")
+    payload = ModulatorSignalPayload(
+        **{"target_kind": target[0], "target_id": target[1], "intent": intent, name: amount}
+    )
+    mint = Mint(source, "consumer", seed=next(_SEEDS), boot=1)
+    address = topics.modulator_signal(*scope, *target)
+    return judged(mint.full(ModulatorSignal, address, payload, now_ms, ttl_ms=ttl_ms), now_ms)
+
+
+def mode(
+    name: str,
+    now_ms: int = NOW_MS,
+    *,
+    scope: tuple[str, str] = ("house", "home"),
+    lives_ms: int = 60_000,
+) -> Accepted:
+    """A mode as the hypothalamus publishes it."""
+    payload = GlobalModeUpdatePayload(mode=name, reason="a test")
+    until = timestamp(now_ms + lives_ms)
+    publish = _HYPOTHALAMUS.full(
+        GlobalModeUpdate, topics.mode(*scope), payload, now_ms, expires_at=until
     )
     return judged(publish, now_ms)

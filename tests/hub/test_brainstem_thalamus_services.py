@@ -110,7 +110,7 @@ async def test_what_a_board_senses_reaches_a_consumer_as_gated_statistics(planes
     assert (feature.sensor_type, feature.device_id, feature.last) == ("motion", "b1", True)
     assert (message.meta.source, message.meta.principal) == ("relay", "brainstem")
     await within(lambda: planes.routes)
-    assert planes.routes[0].payload.reason_codes == ["no_gatekeeper"]
+    assert planes.routes[0].payload.reason_codes == ["no_gate"]
     assert planes.routes[0].meta.trace_id == message.meta.trace_id
 
 

@@ -18,6 +18,7 @@ from nervus.runtime.services import (
     UnknownServiceError,
     ensure_identities,
     find_services,
+    services_of,
 )
 from nervus.wire.topics import ROLES
 from support import DEADLINE_S, House
@@ -120,8 +121,22 @@ def test_every_service_connects_in_a_role_that_exists(house: House) -> None:
 
 
 def test_an_unknown_service_is_told_the_known_ones() -> None:
-    with pytest.raises(UnknownServiceError, match="brainstem, thalamus, command, reflect"):
-        find_services(["brainstem", "cortex"])
+    with pytest.raises(
+        UnknownServiceError, match="brainstem, thalamus, gatekeeper, command, reflect"
+    ):
+        find_services(["brainstem", "cortex"], SERVICES)
+
+
+def test_services_follow_the_settings(house: House) -> None:
+    assert list(services_of(house.settings)) == list(SERVICES)
+    alone = house.settings.model_copy(update={"thalamus": {"gatekeeper": False}})
+    assert "gatekeeper" not in services_of(alone)
+    table = {"gates": {"standbys": 1}}
+    services = services_of(house.settings.model_copy(update={"thalamus": table}))
+    (identity,) = services["gatekeeper-1"].identities
+    assert (identity.name, identity.role) == ("gatekeeper-1", "gatekeeper")
+    wrong = house.settings.model_copy(update={"thalamus": {"gatekeepr": False}})
+    assert list(services_of(wrong)) == list(SERVICES)
 
 
 def test_a_context_gives_what_planes_ask_for(house: House) -> None:

@@ -24,7 +24,8 @@ LATER_MS = NOW_MS + 1_000
 
 
 def relay(**settings: Any) -> Relay:
-    return Relay(ThalamusSettings(**settings), Mint("relay", "thalamus", seed=1, boot=1), "home")
+    table = ThalamusSettings(**{"gatekeeper": False} | settings)
+    return Relay(table, Mint("relay", "thalamus", seed=1, boot=1), "home")
 
 
 def relayed(effects: Any) -> list[Publish]:
@@ -361,6 +362,17 @@ def test_a_gatekeeper_that_lost_its_lease_changes_nothing() -> None:
     assert relayed(core.step(bundle(), NOW_MS)) == []
 
 
+@pytest.mark.req("S2-72")
+def test_the_gates_of_a_gatekeeper_that_lost_its_lease_are_void() -> None:
+    core = relay()
+    core.step(gate(1, epoch=5), NOW_MS)
+    core.step(gate(0, epoch=6, address=gate_address(target="auditory")), NOW_MS)
+    assert len(core._gates) == 1
+    assert len(relayed(core.step(bundle(), NOW_MS))) == 1
+    # the order in which a broker sends retained states makes no difference
+    assert isinstance(core.step(gate(1, epoch=5), NOW_MS)[0], Rejected)
+
+
 def test_gates_are_bounded() -> None:
     core = relay(gate_limit=2)
     assert core.step(gate(1), NOW_MS) == []
@@ -396,6 +408,8 @@ def test_the_winner_takes_all_of_a_scope_and_window() -> None:
     lost = [d for d in decisions(effects) if not d.allowed]
     assert len(lost) == 4
     assert {tuple(d.reason_codes) for d in lost} == {("gate", "outcompeted")}
+    won = [d for d in decisions(effects) if d.allowed]
+    assert {tuple(d.reason_codes) for d in won} == {("gate", "won")}
 
 
 def test_critical_content_does_not_compete() -> None:

@@ -14,7 +14,15 @@ import pytest
 
 from support import eventually, process_lives
 
-CHILDREN = ("broker-spinal", "broker-core", "brainstem", "thalamus", "command", "reflect")
+CHILDREN = (
+    "broker-spinal",
+    "broker-core",
+    "brainstem",
+    "thalamus",
+    "gatekeeper",
+    "command",
+    "reflect",
+)
 
 
 def start(folder: Path, seconds: int) -> subprocess.Popen[str]:
@@ -88,6 +96,11 @@ def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
     assert told["afferents"] > told["bundles"] > 0
     assert 0 < told["gated_relays"] < told["bundles"]
     assert told["route_decisions"]["drop"] > 0
+    attention = told["attention"]
+    # a gate that was shut, expired by itself, and let content flow again; a contest in one room
+    for count in ("gates_shut", "gates_expired", "flowing_again_after_expiry"):
+        assert attention[count] > 0, attention
+    assert attention["contests_won"] > 0 < attention["contests_lost"], attention
     assert told["reflex_fires"] > 0
     commands = told["commands"]
     assert commands["outcomes"]["succeeded"] > 0

@@ -134,8 +134,8 @@ def test_a_second_start_on_the_same_folder_is_refused(start: Callable[..., Up]) 
 
 def test_services_can_have_a_process_each(start: Callable[..., Up]) -> None:
     children = start("--separate").wait_ready()
-    assert list(children)[2:] == ["brainstem", "thalamus", "command", "reflect"]
-    assert len({child["pid"] for child in children.values()}) == 6
+    assert list(children)[2:] == ["brainstem", "thalamus", "gatekeeper", "command", "reflect"]
+    assert len({child["pid"] for child in children.values()}) == 7
 
 
 def test_a_running_system_answers_status_doctor_and_new_identities(

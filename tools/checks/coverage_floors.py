@@ -18,6 +18,20 @@ TOTAL_FLOOR = 80.0
 FILE_FLOORS = (
     ("hub/nervus/*/core.py", 100.0),
     ("hub/nervus/*/guard.py", 100.0),
+    *(
+        (f"hub/nervus/thalamus/{name}.py", 100.0)
+        for name in (
+            "contest",
+            "gate",
+            "gatekeeper",
+            "gates",
+            "lease",
+            "proposals",
+            "relay",
+            "stream",
+            "summary",
+        )
+    ),
 )
 """Percent of lines and branches of each file that matches."""
 

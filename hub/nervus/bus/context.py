@@ -48,6 +48,10 @@ class Context(Protocol):
         """Whether planes record their inputs, and how much of them is kept."""
         ...
 
+    def identity(self, name: str) -> str:
+        """Return as whom it connects where the first of its kind is `name`."""
+        ...
+
     def table(self, plane: Plane) -> dict[str, Any]:
         """Return a plane's own table of the configuration, unchecked."""
         ...

@@ -15,7 +15,7 @@ from nervus.runtime.brokers import refresh_rights
 from nervus.runtime.files import make_private_folder, write_private
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.revocation import revoke as revoke_identity
-from nervus.runtime.services import SERVICES
+from nervus.runtime.services import services_of
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import BrokerName, StateFolder
 from nervus.wire.topic import TopicSpec
@@ -101,7 +101,9 @@ def revoke(
         else "  in force at the next start of the brokers",
         markup=False,
     )
-    services = {one.name for service in SERVICES.values() for one in service.identities}
+    services = {
+        one.name for service in services_of(settings).values() for one in service.identities
+    }
     if name in services:
         console.print(
             f"  {name} is a part of the hub: `nervus up` issues it anew at its next start"

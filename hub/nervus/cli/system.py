@@ -20,7 +20,7 @@ from nervus.runtime.notify import (
     STOPPING,
     notify,
 )
-from nervus.runtime.services import SERVICES, find_services, run_services
+from nervus.runtime.services import SERVICES, find_services, run_services, services_of
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
 from nervus.runtime.system import prepare, require_mosquitto, run_system, service_children
@@ -69,9 +69,10 @@ def run(
       nervus run thalamus reflect --state /tmp/house
     """
     set_up_log(with_time=READY_DESCRIPTOR_VARIABLE not in os.environ)
-    services = find_services(names)
     folder = StateFolder.open(state)
-    asyncio.run(run_services(folder, Settings.load(folder.settings_file), services))
+    settings = Settings.load(folder.settings_file)
+    services = find_services(names, services_of(settings))
+    asyncio.run(run_services(folder, settings, services))
 
 
 async def _run_until_signal(state: StateFolder, settings: Settings, authority: Authority) -> int:

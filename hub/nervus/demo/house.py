@@ -9,6 +9,7 @@ from typing import Any, Final
 
 ADC_FULL_SCALE: Final = 65_535
 COLDEST, HOTTEST = 0.0, 50.0
+LOUDEST = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,15 @@ def thermometer(pin: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def microphone(pin: int) -> dict[str, Any]:
+    """An analog sound level meter from 0 to 120 dB."""
+    return {
+        "id": "sound_level", "driver": "analog", "pin": pin, "unit": "dB",
+        "scale": LOUDEST / ADC_FULL_SCALE, "offset": 0,
+        "period_ms": 100, "deadband": 1, "min_interval_ms": 200, "max_interval_ms": 5000,
+    }  # fmt: skip
+
+
 def contact(name: str, pin: int) -> dict[str, Any]:
     """A digital input that reports every edge at once."""
     return {
@@ -71,7 +81,7 @@ def switch(name: str, pin: int) -> dict[str, Any]:
 KITCHEN: Final = Board(
     "kitchen-1",
     "kitchen",
-    sensors=(thermometer(26),),
+    sensors=(thermometer(26), microphone(27)),
     actuators=(switch("fan", 2), {"id": "light", "driver": "pwm", "pin": 3, "boot": 0}),
     reflexes=(
         {
@@ -119,6 +129,19 @@ INTRUDER: Final = "intruder"
 
 INTRUDER_SCOPE: Final = "room/shed"
 
+SETTINGS: Final = """
+# What the demo's modes ask, and gates short enough to watch them expire.
+[thalamus.gates]
+gate_ms = 3000
+
+[[thalamus.gates.modes.night]]
+target_kind = "topic_prefix"
+target_id = "/bs/relay"
+intent = "set_inhibition"
+inhibition = 0
+gate_mode = "winner_take_all"
+"""
+
 POLICY: Final = """\
 # What the demo's consumer may do; whatever is not allowed here is denied.
 
@@ -146,5 +169,13 @@ max = 500
 
 def adc(celsius: float) -> int:
     """The analog input that the thermometer reads as this temperature."""
-    share = (celsius - COLDEST) / (HOTTEST - COLDEST)
+    return _full_scale((celsius - COLDEST) / (HOTTEST - COLDEST))
+
+
+def loudness(decibels: float) -> int:
+    """The analog input that the microphone reads as this sound level."""
+    return _full_scale(decibels / LOUDEST)
+
+
+def _full_scale(share: float) -> int:
     return round(min(max(share, 0.0), 1.0) * ADC_FULL_SCALE)

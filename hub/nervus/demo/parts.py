@@ -5,14 +5,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from nervus.bus import BrokerAddress, Filter, Session
+from nervus.demo.attention import GateView, LevelView
 from nervus.demo.house import BOARDS
 from nervus.demo.tally import CommandView, Tally
 from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics, unix_ms
 from nervus.wire.contracts import (
     CommandRequest,
     CommandRequestPayload,
-    GateState,
-    GateStatePayload,
+    GlobalModeUpdate,
+    GlobalModeUpdatePayload,
+    ModulatorSignal,
+    ModulatorSignalPayload,
     Target,
 )
 from nervus.wire.effects import Publish
@@ -22,12 +25,14 @@ from nervus.wire.topic import TopicSpec
 CONSUMER: Final = "demo"
 OBSERVER: Final = "demo-observer"
 DIAGNOSTICS: Final = "demo-diagnostics"
-GATEKEEPER: Final = "demo-gatekeeper"
+MODULATOR: Final = "demo-modulator"
+HYPOTHALAMUS: Final = "demo-hypothalamus"
 ROLES: Final = {
     CONSUMER: "consumer",
     OBSERVER: "observer",
     DIAGNOSTICS: "diagnostics",
-    GATEKEEPER: "gatekeeper",
+    MODULATOR: "modulator",
+    HYPOTHALAMUS: "hypothalamus",
 }
 
 DEADLINE_MS: Final = 5_000
@@ -205,7 +210,12 @@ class Observer(Part):
     """Reads states and the gate's decisions, on either broker."""
 
     _SPINAL = (topics.DEVICE_STATUS, topics.REFLEX_STATE)
-    _CORE = (topics.GATE_STATE, topics.ROUTE_DECISION)
+    _CORE = (
+        topics.GATE_STATE,
+        topics.ROUTE_DECISION,
+        topics.GLOBAL_ALERT,
+        topics.GLOBAL_AROUSAL,
+    )
 
     def __init__(self, broker: str, address: BrokerAddress, tally: Tally, clock: Clock) -> None:
         self.specs = self._SPINAL if broker == "spinal" else self._CORE
@@ -215,12 +225,16 @@ class Observer(Part):
         """Sort what came by its topic."""
         spec, payload = accepted.address.spec, accepted.message.payload
         levels = accepted.address.levels
+        now_s, left_s = self.clock.seconds(), (accepted.left_ms or 0) / 1000
         if spec is topics.ROUTE_DECISION:
-            self.tally.decisions[payload.decision] += 1
+            self.tally.attention.decided(now_s, payload)
         elif spec is topics.GATE_STATE:
-            left_s = (accepted.left_ms or 0) / 1000
-            name = f"{levels['scope']} {payload.target_id}"
-            self.tally.gates[name] = (payload.inhibition, self.clock.seconds() + left_s)
+            gate = GateView(payload.inhibition, payload.mode, now_s + left_s)
+            self.tally.attention.gated(now_s, levels["scope"], payload.target_id, gate)
+        elif spec is topics.GLOBAL_ALERT or spec is topics.GLOBAL_AROUSAL:
+            name = "alert" if spec is topics.GLOBAL_ALERT else "arousal"
+            level = LevelView(payload.state, payload.level, payload.half_life_ms, now_s)
+            self.tally.attention.told(f"{levels['scope']} {name}", level)
         elif levels["device_id"] not in {board.device_id for board in BOARDS}:
             return
         elif spec is topics.DEVICE_STATUS:
@@ -245,24 +259,40 @@ class Diagnostics(Part):
         self.tally.afferents.add(now_s, sum(feature.count for feature in features))
 
 
-class Gatekeeper(Part):
-    """Sets one gate for a while; it opens again by expiry alone."""
+class Modulator(Part):
+    """Proposes attention; what comes of it the gatekeeper decides."""
 
     def __init__(self, address: BrokerAddress, tally: Tally, clock: Clock) -> None:
-        super().__init__(GATEKEEPER, "core", address, tally, clock)
-        self._epoch = int(time.time())
+        super().__init__(MODULATOR, "core", address, tally, clock)
 
-    async def close(self, room: str, channel: str, inhibition: float, hold_ms: int) -> None:
-        """Set the gate of a room's channel for `hold_ms`."""
+    async def shut(self, room: str, channel: str, hold_ms: int) -> None:
+        """Propose to let nothing of a room's channel rise for `hold_ms`."""
+        await self._propose(room, channel, hold_ms, intent="set_inhibition", inhibition=1)
+
+    async def suppress(self, room: str, channel: str, strength: float, hold_ms: int) -> None:
+        """Propose to attend less to a room's channel; it fades to nothing in `hold_ms`."""
+        await self._propose(room, channel, hold_ms, intent="suppress", strength=strength)
+
+    async def _propose(self, room: str, channel: str, hold_ms: int, **what: Any) -> None:
+        payload = ModulatorSignalPayload(target_kind="channel", target_id=channel, **what)
+        address = topics.modulator_signal("room", room, "channel", channel)
         now_ms = self.clock.unix_ms()
-        payload = GateStatePayload(
-            target_kind="channel",
-            target_id=channel,
-            inhibition=inhibition,
-            mode="multi",
-            set_by=GATEKEEPER,
-            epoch=self._epoch,
-        )
-        address = topics.gate_state("room", room, "channel", channel)
+        await self.send(self.mint.full(ModulatorSignal, address, payload, now_ms, ttl_ms=hold_ms))
+
+
+class Hypothalamus(Part):
+    """Sets the mode of a room for a while."""
+
+    def __init__(self, address: BrokerAddress, tally: Tally, clock: Clock) -> None:
+        super().__init__(HYPOTHALAMUS, "core", address, tally, clock)
+
+    async def set_mode(self, room: str, mode: str, hold_ms: int) -> None:
+        """Set it for `hold_ms`."""
+        now_ms = self.clock.unix_ms()
+        payload = GlobalModeUpdatePayload(mode=mode, reason="the demo shows what a mode does")
         until = timestamp(now_ms + hold_ms)
-        await self.send(self.mint.full(GateState, address, payload, now_ms, expires_at=until))
+        await self.send(
+            self.mint.full(
+                GlobalModeUpdate, topics.mode("room", room), payload, now_ms, expires_at=until
+            )
+        )

@@ -11,10 +11,19 @@ from pathlib import Path
 from typing import Final
 
 from nervus.bus import BrokerAddress, first_failure
-from nervus.demo.house import BOARDS, INTRUDER, INTRUDER_SCOPE, POLICY, Board
+from nervus.demo.house import BOARDS, INTRUDER, INTRUDER_SCOPE, POLICY, SETTINGS, Board
 from nervus.demo.intruder import Intruder
-from nervus.demo.parts import ROLES, Clock, Consumer, Diagnostics, Gatekeeper, Observer, Part
-from nervus.demo.script import Script
+from nervus.demo.parts import (
+    ROLES,
+    Clock,
+    Consumer,
+    Diagnostics,
+    Hypothalamus,
+    Modulator,
+    Observer,
+    Part,
+)
+from nervus.demo.script import Cast, Script
 from nervus.demo.tally import BoardView, Tally
 from nervus.errors import NervusError
 from nervus.reflect import Quarantine
@@ -62,14 +71,14 @@ class Demo:
         self._furnish()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(running_system(self._state, self._settings))
-            parts = await stack.enter_async_context(self._parts())
+            cast = await stack.enter_async_context(self._parts())
             boards = await stack.enter_async_context(self._boards())
             await self._until_online(stop)
             self.clock.restart()
-            script = Script(boards, *parts, self.tally, self.clock)
+            script = Script(boards, cast, self.tally, self.clock)
             async with script.playing():
                 await _wait(stop, seconds)
-            await self._last_outcomes(parts[0], stop)
+            await self._last_outcomes(cast.consumer, stop)
             await self.refresh()
             self.over = True
             return copy.deepcopy(self.tally), self.clock.seconds()
@@ -86,6 +95,9 @@ class Demo:
             self.tally.rejects, self.tally.reject_lines = await asyncio.to_thread(_rejects, store)
 
     def _furnish(self) -> None:
+        written = self._state.settings_file.read_text()
+        if SETTINGS not in written:
+            self._state.settings_file.write_text(written + SETTINGS)
         for name, role in ROLES.items():
             self._authority.ensure(name, role)
         for board in BOARDS:
@@ -100,14 +112,16 @@ class Demo:
             broker.write_acl(self._authority.identities())
 
     @asynccontextmanager
-    async def _parts(self) -> AsyncIterator[tuple[Consumer, Gatekeeper, Intruder]]:
+    async def _parts(self) -> AsyncIterator[Cast]:
         tally, clock = self.tally, self.clock
         consumer = Consumer(self._address("demo", "core"), tally, clock)
-        gatekeeper = Gatekeeper(self._address("demo-gatekeeper", "core"), tally, clock)
+        modulator = Modulator(self._address("demo-modulator", "core"), tally, clock)
+        hypothalamus = Hypothalamus(self._address("demo-hypothalamus", "core"), tally, clock)
         intruder = Intruder(self._address(INTRUDER, "spinal"), tally, clock)
         parts: list[Part] = [
             consumer,
-            gatekeeper,
+            modulator,
+            hypothalamus,
             intruder,
             Diagnostics(self._address("demo-diagnostics", "core"), tally, clock),
             Observer("spinal", self._address("demo-observer", "spinal"), tally, clock),
@@ -115,7 +129,7 @@ class Demo:
         ]
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part.session.run()) for part in parts]
-            yield consumer, gatekeeper, intruder
+            yield Cast(consumer, modulator, hypothalamus, intruder)
             for task in tasks:
                 task.cancel()
 

@@ -5,11 +5,12 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
-from nervus.demo.house import BOARDS, ENTRANCE, HALLWAY, KITCHEN, Board, adc
+from nervus.demo.house import BOARDS, ENTRANCE, HALLWAY, KITCHEN, Board, adc, loudness
 from nervus.demo.intruder import Intruder
-from nervus.demo.parts import Clock, Consumer, Gatekeeper
+from nervus.demo.parts import Clock, Consumer, Hypothalamus, Modulator
 from nervus.demo.tally import Tally
 from nervus.simulator import VirtualBoard
 
@@ -31,22 +32,28 @@ _COMMANDS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The parts that act."""
+
+    consumer: Consumer
+    modulator: Modulator
+    hypothalamus: Hypothalamus
+    intruder: Intruder
+
+
 class Script:
-    """Drives inputs, asks for actions, closes a gate, cuts power, lets the intruder in."""
+    """Drives inputs, asks for actions and attention, cuts power, lets the intruder in."""
 
     def __init__(
         self,
         boards: Mapping[str, VirtualBoard],
-        consumer: Consumer,
-        gatekeeper: Gatekeeper,
-        intruder: Intruder,
+        cast: Cast,
         tally: Tally,
         clock: Clock,
     ) -> None:
         self._boards = boards
-        self._consumer = consumer
-        self._gatekeeper = gatekeeper
-        self._intruder = intruder
+        self._cast = cast
         self._tally = tally
         self._clock = clock
         self._set_ns: dict[str, int] = {}
@@ -59,7 +66,7 @@ class Script:
                 group.create_task(scene(), name=scene.__name__)
                 for scene in (
                     self._day, self._motion, self._door, self._commands, self._repeats,
-                    self._gate, self._power_cut, self._mischief,
+                    self._attention, self._sound, self._power_cut, self._mischief,
                 )
             ]  # fmt: skip
             scenes += [
@@ -97,7 +104,7 @@ class Script:
     async def _commands(self) -> None:
         while True:
             for board, actuator, capability, arguments in _COMMANDS:
-                await self._consumer.request(
+                await self._cast.consumer.request(
                     board.room, board.device_id, actuator, capability, arguments
                 )
                 await asyncio.sleep(0.3)
@@ -105,17 +112,31 @@ class Script:
     async def _repeats(self) -> None:
         while True:
             await asyncio.sleep(0.5)
-            await self._consumer.repeat_unanswered()
+            await self._cast.consumer.repeat_unanswered()
 
-    async def _gate(self) -> None:
+    async def _attention(self) -> None:
+        room = KITCHEN.room
         while True:
-            await asyncio.sleep(4.0)
-            for inhibition, words in ((1.0, "closes: nothing rises"), (0.5, "half open: thinned")):
-                self._say(f"[magenta]the kitchen's somatic gate {words}[/]")
-                await self._gatekeeper.close(KITCHEN.room, "somatic", inhibition, 3000)
-                await asyncio.sleep(3.0)
-            self._say("[magenta]nobody opens the gate: it expires, content flows[/]")
-            await asyncio.sleep(4.0)
+            await asyncio.sleep(0.5)
+            self._say("[magenta]a modulator: no somatic from the kitchen → shut[/]")
+            await self._cast.modulator.shut(room, "somatic", 2500)
+            await asyncio.sleep(2.5)
+            self._say("[magenta]nobody renews it: it expires, content flows[/]")
+            await asyncio.sleep(1.5)
+            self._say("[magenta]a modulator: less of it → merged, thinned, fading[/]")
+            await self._cast.modulator.suppress(room, "somatic", 0.95, 2500)
+            await asyncio.sleep(2.5)
+            self._say("[magenta]night in the kitchen: the winner takes all[/]")
+            await self._cast.hypothalamus.set_mode(room, "night", 4000)
+            await asyncio.sleep(5.0)
+
+    async def _sound(self) -> None:
+        kitchen, pin = self._boards[KITCHEN.device_id], KITCHEN.pin("sound_level")
+        while True:
+            for tenth in range(90):
+                decibels = 45 + 10 * math.sin(tenth) + (50 if tenth in (15, 16, 17, 18) else 0)
+                kitchen.set_adc(pin, loudness(decibels))
+                await asyncio.sleep(0.1)
 
     async def _power_cut(self) -> None:
         while True:
@@ -126,7 +147,7 @@ class Script:
     async def _mischief(self) -> None:
         while True:
             await asyncio.sleep(1.5)
-            await self._intruder.misbehave()
+            await self._cast.intruder.misbehave()
 
     async def _watch_outputs(self, board: Board) -> None:
         name = board.device_id
@@ -145,7 +166,7 @@ class Script:
         now_ns = time.time_ns()
         if sensor == "motion":
             self._set_ns[board.device_id] = now_ns
-        self._consumer.expect(board.device_id, sensor, value=value, set_ns=now_ns)
+        self._cast.consumer.expect(board.device_id, sensor, value=value, set_ns=now_ns)
         self._boards[board.device_id].set_pin(board.pin(sensor), int(value))
 
     def _say(self, text: str) -> None:

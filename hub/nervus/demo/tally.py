@@ -4,6 +4,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from nervus.demo.attention import Attention
+
 SAMPLES: Final = 10_000
 STORIES: Final = 200
 RATE_SECONDS: Final = 5
@@ -100,8 +102,7 @@ class Tally:
     afferents: Meter = field(default_factory=Meter)
     bundles: Meter = field(default_factory=Meter)
     relayed: Meter = field(default_factory=Meter)
-    gates: dict[str, tuple[float, float]] = field(default_factory=dict)
-    decisions: Counter[str] = field(default_factory=Counter)
+    attention: Attention = field(default_factory=Attention)
     commands: dict[str, CommandView] = field(default_factory=dict)
     late_outcomes: int = 0
     outcomes_twice: int = 0
@@ -138,7 +139,8 @@ class Tally:
             "afferents": self.afferents.total,
             "bundles": self.bundles.total,
             "gated_relays": self.relayed.total,
-            "route_decisions": dict(self.decisions),
+            "route_decisions": dict(self.attention.decisions),
+            "attention": self.attention.report(),
             "reflex_fires": self.fires,
             "commands": {
                 "requested": len(self.commands),

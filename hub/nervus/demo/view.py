@@ -18,6 +18,9 @@ from nervus.demo.tally import BoardView, CommandView, Latency, Tally
 SPARK: Final = "▁▂▃▄▅▆▇█"
 UNITS: Final = {"temperature": "°C"}
 BOARD_LINES: Final = 3 + sum(max(2, len(board.actuators)) for board in BOARDS)
+GATES_SHOWN: Final = 3
+ATTENTION_LINES: Final = 2 + GATES_SHOWN
+DOES: Final = ((1.0, "shut"), (0.8, "merged"), (0.3, "thinned"), (0.0, "open"))
 OUTCOME_COLOURS: Final = {"succeeded": "green", "rejected": "yellow", "failed": "red"}
 
 
@@ -27,6 +30,7 @@ def picture(tally: Tally, now_s: float, seconds: float | None) -> RenderableType
     layout.split_column(
         Layout(_header(tally, now_s, seconds), size=2),
         Layout(_flow(tally, now_s), size=6),
+        Layout(_attention(tally, now_s), size=ATTENTION_LINES),
         Layout(_boards(tally), size=BOARD_LINES),
         Layout(name="lower", minimum_size=9),
     )
@@ -40,7 +44,13 @@ def picture(tally: Tally, now_s: float, seconds: float | None) -> RenderableType
 
 def summary(tally: Tally, now_s: float) -> RenderableType:
     """What stands on the screen when the demo is over, or where there is no live screen."""
-    return Group(_flow(tally, now_s), _boards(tally), _commands(tally), _rejects(tally))
+    return Group(
+        _flow(tally, now_s),
+        _attention(tally, now_s),
+        _boards(tally),
+        _commands(tally),
+        _rejects(tally),
+    )
 
 
 def progress_line(tally: Tally, now_s: float) -> str:
@@ -85,7 +95,7 @@ def _flow(tally: Tally, now_s: float) -> RenderableType:
             "brainstem", f"{tally.bundles.rate(now_s):.1f}/s", "bundles: windows, not samples"
         ),
         arrow,
-        _station("thalamus", _gates(tally, now_s), "gates: pass, thin, merge, drop"),
+        _station("thalamus", _gates(tally), "decides by gates, below"),
         arrow,
         _station(
             "your code", f"{tally.relayed.rate(now_s):.1f}/s", f"{_p99(tally.relay_ms)} from input"
@@ -105,18 +115,56 @@ def _station(name: str, figure: RenderableType | str, note: str) -> RenderableTy
     )
 
 
-def _gates(tally: Tally, now_s: float) -> RenderableType:
-    closed = {name: gate for name, gate in tally.gates.items() if gate[1] > now_s}
-    if not closed:
-        return Text("open", style="bold green")
-    lines = Text()
-    for name, (inhibition, until_s) in list(closed.items())[:2]:
-        bar = "█" * round(inhibition * 5) + "░" * (5 - round(inhibition * 5))
-        lines.append(
-            f"{name} {bar} {inhibition:.1f}, {until_s - now_s:.0f} s left\n", "bold magenta"
+def _gates(tally: Tally) -> RenderableType:
+    decisions = tally.attention.decisions
+    words = (("pass", "green"), ("attenuate", "yellow"), ("aggregate", "yellow"), ("drop", "red"))
+    line = Text()
+    for word, colour in words:
+        line.append(f"{decisions[word]} ", f"bold {colour}").append(f"{word}  ", "dim")
+    return line
+
+
+def _attention(tally: Tally, now_s: float) -> RenderableType:
+    attention = tally.attention
+    attention.expire(now_s)
+    gates, levels = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+    # What inhibits comes first; the gate before the house is always there.
+    shown = sorted(attention.gates.items(), key=lambda item: (-item[1].inhibition, item[0]))
+    shown.sort(key=lambda item: item[1].mode != "winner_take_all")
+    for (scope, target), gate in shown[:GATES_SHOWN]:
+        does = "winner takes all" if gate.mode == "winner_take_all" else _does(gate.inhibition)
+        gates.add_row(
+            f"{scope} {target}", _bar(gate.inhibition, "magenta"), Text(does, style="bold"),
+            Text(f"expires in {gate.until_s - now_s:.1f} s", style="dim"),
+        )  # fmt: skip
+    told = sorted(attention.levels.items(), key=lambda item: -item[1].at(now_s))
+    for name, level in told[:GATES_SHOWN]:
+        left = level.at(now_s)
+        half = (
+            f"halves every {(level.half_life_ms or 0) / 1000:.0f} s" if level.half_life_ms else ""
         )
-    lines.rstrip()
-    return lines
+        levels.add_row(
+            name, _bar(left, "red"), Text(f"{left:.2f} {level.state}", style="bold"),
+            Text(half, style="dim"),
+        )  # fmt: skip
+    grid = Table.grid(expand=True, padding=(0, 2))
+    grid.add_column(ratio=1)
+    grid.add_column(ratio=1)
+    grid.add_row(gates, levels)
+    title = (
+        f"attention: gates set by the gatekeeper ({attention.shut} shut, {attention.expired} "
+        f"expired, {attention.reasons['won']} won, {attention.reasons['outcompeted']} outcompeted)"
+    )
+    return Panel(grid, title=title, title_align="left", border_style="magenta")
+
+
+def _does(inhibition: float) -> str:
+    return next(words for least, words in DOES if inhibition >= least)
+
+
+def _bar(share: float, colour: str) -> Text:
+    full = round(share * 10)
+    return Text.assemble(("█" * full, colour), ("░" * (10 - full), "dim"), f" {share:.2f}")
 
 
 def _boards(tally: Tally) -> RenderableType:

@@ -22,6 +22,7 @@ from nervus.runtime.identity import Authority
 from nervus.runtime.notify import READY, notify
 from nervus.runtime.settings import Settings, broken_rule
 from nervus.runtime.state import BrokerName, StateFolder
+from nervus.thalamus import ThalamusSettings
 
 Run = Callable[[Context], Coroutine[Any, Any, None]]
 
@@ -42,11 +43,27 @@ class ServiceIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service: the module whose `run(context)` it is, and its identities."""
+    """A service: the module whose `run(context)` it is, and its identities.
+
+    There may be several of a kind: `number` is 0 for the first, whose names carry none.
+    """
 
     name: str
     module: str
     identities: tuple[ServiceIdentity, ...]
+    number: int = 0
+
+    def copy(self, number: int) -> "Service":
+        """Return a further one of its kind; the first is itself."""
+        identities = [
+            ServiceIdentity(numbered(one.name, number), one.role) for one in self.identities
+        ]
+        return Service(numbered(self.name, number), self.module, tuple(identities), number)
+
+
+def numbered(name: str, number: int) -> str:
+    """Return the name of one of several of a kind: thalamus, thalamus-1 and so on."""
+    return f"{name}-{number}" if number else name
 
 
 SERVICES: Final[dict[str, Service]] = {
@@ -56,6 +73,11 @@ SERVICES: Final[dict[str, Service]] = {
             "brainstem", "nervus.brainstem.service", (ServiceIdentity("brainstem", "brainstem"),)
         ),
         Service("thalamus", "nervus.thalamus.service", (ServiceIdentity("relay", "relay"),)),
+        Service(
+            "gatekeeper",
+            "nervus.thalamus.gatekeeper_service",
+            (ServiceIdentity("gatekeeper", "gatekeeper"),),
+        ),
         # Decision, audit and acceptance are one transaction, so the two planes share a process.
         Service(
             "command",
@@ -65,6 +87,22 @@ SERVICES: Final[dict[str, Service]] = {
         Service("reflect", "nervus.reflect.service", (ServiceIdentity("reflect", "reflect"),)),
     )
 }
+
+
+def services_of(settings: Settings) -> dict[str, Service]:
+    """Return the services of an installation by name."""
+    try:
+        thalamus = ThalamusSettings(**settings.thalamus)
+    except ValidationError:
+        # Thalamus itself refuses its table, and says where.
+        thalamus = ThalamusSettings()
+    counts = {"gatekeeper": 1 + thalamus.gates.standbys if thalamus.gatekeeper else 0}
+    copies = [
+        service.copy(number)
+        for service in SERVICES.values()
+        for number in range(counts.get(service.name, 1))
+    ]
+    return {service.name: service for service in copies}
 
 
 @dataclass(slots=True)
@@ -78,6 +116,7 @@ class ServiceContext:
         seed: 64 random bits, so that ids made by two starts never meet.
         boot: When the service started, unix seconds.
         on_ready: Called by `ready`.
+        number: Which of several of its kind.
     """
 
     name: str
@@ -86,6 +125,7 @@ class ServiceContext:
     seed: int
     boot: int
     on_ready: Callable[[], None]
+    number: int = 0
     _grants: Grants = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +151,10 @@ class ServiceContext:
         """Whether planes record their inputs, and how much of them is kept."""
         return self.settings.journal
 
+    def identity(self, name: str) -> str:
+        """Return as whom it connects where the first of its kind is `name`."""
+        return numbered(name, self.number)
+
     def table(self, plane: Plane) -> dict[str, Any]:
         """Return a plane's own table of the configuration, unchecked."""
         table: dict[str, Any] = getattr(self.settings, plane)
@@ -135,18 +179,18 @@ class ServiceContext:
         self.on_ready()
 
 
-def find_services(names: Sequence[str]) -> list[Service]:
+def find_services(names: Sequence[str], services: Mapping[str, Service]) -> list[Service]:
     """Return services by name.
 
     Raises:
         UnknownServiceError: One of them does not exist.
     """
-    unknown = [name for name in names if name not in SERVICES]
+    unknown = [name for name in names if name not in services]
     if unknown:
         raise UnknownServiceError(
-            f"there is no service {unknown[0]!r}", hint=f"the services are {', '.join(SERVICES)}"
+            f"there is no service {unknown[0]!r}", hint=f"the services are {', '.join(services)}"
         )
-    return [SERVICES[name] for name in names]
+    return [services[name] for name in names]
 
 
 def ensure_identities(authority: Authority, services: Iterable[Service]) -> None:
@@ -200,7 +244,7 @@ def _start(
     for service in services:
         seed = secrets.randbits(64)
         told = partial(ready, service.name)
-        context = ServiceContext(service.name, settings, state, seed, boot, told)
+        context = ServiceContext(service.name, settings, state, seed, boot, told, service.number)
         tasks.append(asyncio.create_task(_entry(service)(context), name=service.name))
     return tasks
 

@@ -22,7 +22,7 @@ from nervus.runtime.brokers import (
 from nervus.runtime.child import Child
 from nervus.runtime.files import LockedError, locked
 from nervus.runtime.identity import Authority
-from nervus.runtime.services import SERVICES, ensure_identities
+from nervus.runtime.services import ensure_identities, services_of
 from nervus.runtime.settings import Settings, create_settings, port_is_free
 from nervus.runtime.state import StateFolder
 from nervus.runtime.supervision import Timing
@@ -45,7 +45,7 @@ def prepare(path: Path) -> tuple[StateFolder, Settings, Authority]:
     state = StateFolder.create(path)
     settings = create_settings(state)
     authority = Authority.create(state)
-    ensure_identities(authority, SERVICES.values())
+    ensure_identities(authority, services_of(settings).values())
     prepare_brokers(state, settings, authority)
     return state, settings, authority
 
@@ -67,8 +67,8 @@ def service_children(state: StateFolder, settings: Settings) -> list[Child]:
     """Return the services as children: one for all, or one each where the settings say so."""
     command = (sys.executable, "-m", "nervus", "run", "--state", str(state.path))
     if settings.processes == "separate":
-        return [Child(name, (*command, name)) for name in SERVICES]
-    return [Child("services", (*command, *SERVICES))]
+        return [Child(name, (*command, name)) for name in services_of(settings)]
+    return [Child("services", (*command, *services_of(settings)))]
 
 
 async def run_system(

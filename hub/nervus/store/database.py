@@ -3,16 +3,21 @@
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from nervus.store.errors import StoreError
 
 BUSY_MS = 5_000
+_LOCK_PAUSE_S = 0.02
 
 
-def own(path: Path) -> int:
+def own(path: Path, *, wait: bool = False) -> int:
     """Become the one process that writes this database; closing the descriptor gives it up.
+
+    With `wait`, wait up to 5 s for another to give it up: for stores that several processes own in
+    turn, each for as long as it takes to open them.
 
     Raises:
         StoreError: Another process has it, or its folder cannot be written.
@@ -22,16 +27,21 @@ def own(path: Path) -> int:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"cannot be opened ({error.strerror})", where=str(path)) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise StoreError(
-            "another process writes this store",
-            where=str(path),
-            hint="stop it; a store has one owner",
-        ) from error
-    return descriptor
+    deadline = time.monotonic() + (BUSY_MS / 1000 if wait else 0)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() < deadline:
+                time.sleep(_LOCK_PAUSE_S)
+                continue
+            os.close(descriptor)
+            raise StoreError(
+                "another process writes this store",
+                where=str(path),
+                hint="stop it; a store has one owner",
+            ) from error
+        return descriptor
 
 
 def open_writer(path: Path, schema: Sequence[str]) -> sqlite3.Connection:

@@ -1,6 +1,7 @@
 """One writer thread, and as many writes to a commit as are waiting."""
 
 import asyncio
+import fcntl
 import os
 import queue
 import sqlite3
@@ -52,6 +53,8 @@ class Store:
         schema: One script for each schema version, oldest first.
         queue_limit: Writes that may wait.
         deadline_s: Longest wait for a place in the queue.
+        shared: Other processes write it too, each in short transactions; only to agree on
+            something, as on a lease.
 
     Raises:
         StoreError: It cannot be opened, or another process has it.
@@ -64,16 +67,20 @@ class Store:
         *,
         queue_limit: int = QUEUE_LIMIT,
         deadline_s: float = 5.0,
+        shared: bool = False,
     ) -> None:
         self.path = path
         self.counters = StoreCounters()
         self._deadline_s = deadline_s
-        self._lock = own(path)
+        self._lock = own(path, wait=shared)
         try:
             self._connection = open_writer(path, schema)
         except StoreError:
             os.close(self._lock)
             raise
+        if shared:
+            # It was only to keep two processes from creating the same tables.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
         self._reader = open_reader(path)
         self._readers = ThreadPoolExecutor(1, thread_name_prefix=f"read {path.name}")
         self._places = asyncio.Semaphore(queue_limit)

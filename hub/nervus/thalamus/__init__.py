@@ -1,13 +1,21 @@
-"""Thalamus: relays what passes the gate, and says what became of the rest."""
+"""Thalamus: relays what passes the gate, decides the gates, and says what became of the rest."""
 
 from nervus.thalamus.gate import Gate, Thresholds, Verdict, judge
+from nervus.thalamus.gatekeeper import Gatekeeper, GatekeeperCounters
+from nervus.thalamus.lease import Claim, Lease, Leases
 from nervus.thalamus.machine import build
 from nervus.thalamus.relay import Relay, RelayCounters
-from nervus.thalamus.settings import ThalamusSettings
+from nervus.thalamus.settings import GatesSettings, ThalamusSettings
 from nervus.thalamus.summary import Summary
 
 __all__ = [
+    "Claim",
     "Gate",
+    "Gatekeeper",
+    "GatekeeperCounters",
+    "GatesSettings",
+    "Lease",
+    "Leases",
     "Relay",
     "RelayCounters",
     "Summary",

@@ -21,9 +21,9 @@ class _Held:
 class GateCache:
     """Living gates by selector (scope_level, scope, target_kind, target_id).
 
-    An expired gate is none. Of two gatekeepers of a scope the one with the higher epoch counts; the
-    epoch is remembered while the scope has gates, so that a late message of a gatekeeper that lost
-    its lease changes nothing.
+    An expired gate is none. Of two gatekeepers of a scope the one with the higher epoch counts, in
+    whatever order their gates come: what the other has set is forgotten, and what it still says is
+    refused as `expired`, since its lease is what expired.
     """
 
     def __init__(self, settings: ThalamusSettings, house: str) -> None:
@@ -47,6 +47,8 @@ class GateCache:
         if message.payload.epoch < epoch:
             reason = f"epoch {message.payload.epoch} was superseded by {epoch}"
             return refuse(event, "expired", "apply", reason)
+        if message.payload.epoch > epoch:
+            self._count -= len(self._scopes.pop(scope, ()))
         gates = self._scopes.setdefault(scope, {})
         if target not in gates:
             if self._count >= self._settings.gate_limit:

@@ -1,7 +1,7 @@
 """The core of the relay role: driver messages in, what passes the gate out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from nervus.thalamus.contest import Contest, Entrant
@@ -136,7 +136,8 @@ class Relay:
             if entrant.expires_ms <= now_ms:
                 effects += self._expired(entrant, now_ms)
             elif entrant.channel in winners:
-                effects += self._route(entrant, now_ms)
+                won = replace(entrant.verdict, reasons=(*entrant.verdict.reasons, "won"))
+                effects += self._route(replace(entrant, verdict=won), now_ms)
             else:
                 effects += self._refuse(entrant, "outcompeted", now_ms)
         return effects

@@ -31,6 +31,12 @@ def nuclei() -> dict[str, str]:
     return {channel: name for name, entry in entries for channel in entry["channels"]}
 
 
+@cache
+def mode_modulators() -> dict[str, list[dict[str, Any]]]:
+    """What each mode asks of the gatekeeper, as registry.schema.json has it; most ask nothing."""
+    return {name: entry.get("modulators", []) for name, entry in _entries("modes").items()}
+
+
 def _entries(name: str) -> dict[str, dict[str, Any]]:
     text = (resources.find("schemas") / "registries" / f"{name}.json").read_text()
     entries: dict[str, dict[str, Any]] = json.loads(text)["entries"]
