@@ -1,6 +1,7 @@
 """What differs between interpreters and ports; no other module asks which one runs it."""
 
 import errno
+import io
 import os
 import select
 import socket
@@ -13,46 +14,16 @@ from spinal.ticks import MASK
 MICROPYTHON = sys.implementation.name == "micropython"
 PLATFORM = sys.platform
 
-_IPPROTO_TCP, _TCP_NODELAY, _ENOPROTOOPT = 6, 1, 92
+_IPPROTO_TCP, _TCP_NODELAY = 6, 1
+_NO_SUCH_OPTION = (errno.EINVAL, errno.EOPNOTSUPP, 92, 109)  # ENOPROTOOPT, and newlib's
 _RECORD_HEAD = 5
 _WOULD_WAIT = (errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY)
 
 if MICROPYTHON:
-    import io
-
     import tls
 
     # Flushing a file syncs it, on littlefs as on the unix port.
     fsync = None
-
-    class _OneRecord(io.IOBase):
-        """A socket that hands TLS one record at a time until `open` is set.
-
-        mbedTLS goes on with a handshake as long as there is something to read: three to five
-        computations of P-256 in one call, 14 ms on a PC and hundreds on a board. A record holds one
-        step of the handshake, so stopping after each gives the loop its turn in between.
-        """
-
-        def __init__(self, sock: object) -> None:
-            self.write = sock.write
-            self.open = False
-            self.turn = False
-            self._read = sock.readinto
-
-        def readinto(self, buffer: bytearray) -> int | None:
-            """As the socket's; errors as negative numbers, which mbedTLS passes on."""
-            if not self.open and len(buffer) == _RECORD_HEAD:
-                if not self.turn:
-                    return None
-                self.turn = False
-            try:
-                return self._read(buffer)
-            except OSError as error:
-                return -error.errno
-
-        def ioctl(self, _request: int, _argument: int) -> int:
-            """Nothing to do: the socket itself is polled and closed."""
-            return 0
 
     def ticks() -> int:
         """Milliseconds as ticks (see `spinal.ticks`)."""
@@ -80,6 +51,9 @@ class Transport:
     def __init__(
         self, host: str, port: int, context: object | None = None, server_name: str | None = None
     ) -> None:
+        # An address in digits is answered at once; a name may keep a board waiting, so the link
+        # asks only while there is a network. A port has few sockets: none is taken before.
+        address = socket.getaddrinfo(host, port)[0][-1]
         self.sock = socket.socket()
         self.sock.setblocking(False)  # noqa: FBT003 - its only argument
         _without_nagle(self.sock)
@@ -87,13 +61,10 @@ class Transport:
         self._records = None
         self._context = context
         self._server_name = server_name
-        # An address in digits is answered at once; a name may keep a board waiting, so the link
-        # asks only while there is a network.
-        address = socket.getaddrinfo(host, port)[0][-1]
         try:
             self.sock.connect(address)
         except OSError as error:
-            if error.errno not in _WOULD_WAIT:
+            if abs(error.args[0]) not in _WOULD_WAIT:
                 self.sock.close()
                 raise
         self._poller = select.poll()
@@ -140,6 +111,42 @@ class Transport:
         )
 
 
+class _OneRecord(io.IOBase):
+    """A socket that hands TLS one record at a time until `open` is set.
+
+    mbedTLS goes on with a handshake as long as there is something to read: three to five
+    computations of P-256 in one call, 14 ms on a PC and hundreds on a board. A record holds one
+    step of the handshake, so stopping after each gives the loop its turn in between.
+    """
+
+    def __init__(self, sock: object) -> None:
+        self.open = False
+        self.turn = False
+        self._sock = sock
+
+    def readinto(self, buffer: bytearray) -> int | None:
+        """As the socket's; an error as a negative number, which mbedTLS passes on."""
+        if not self.open and len(buffer) == _RECORD_HEAD:
+            if not self.turn:
+                return None
+            self.turn = False
+        try:
+            return self._sock.readinto(buffer)
+        except OSError as error:
+            return -abs(error.args[0])
+
+    def write(self, data: bytes) -> int | None:
+        """As the socket's; errors as above."""
+        try:
+            return self._sock.write(data)
+        except OSError as error:
+            return -abs(error.args[0])
+
+    def ioctl(self, _request: int, _argument: int) -> int:
+        """Nothing to do: the socket itself is polled and closed."""
+        return 0
+
+
 class _CPythonStream:
     """Gives a CPython socket the two calls that MicroPython's have."""
 
@@ -170,7 +177,7 @@ def _without_nagle(sock: object) -> None:
     try:
         sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, _ENOPROTOOPT, errno.EOPNOTSUPP):
+        if abs(error.args[0]) not in _NO_SUCH_OPTION:
             raise
 
 
@@ -186,7 +193,8 @@ def _unless_waiting(call: object, view: memoryview) -> int | None:
     try:
         return call(view)
     except OSError as error:
-        if error.errno in _WOULD_WAIT:
+        # Some ports tell lwIP's numbers, which are negative.
+        if error.args and abs(error.args[0]) in _WOULD_WAIT:
             return None
         raise
     except ValueError as error:

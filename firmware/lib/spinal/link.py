@@ -107,7 +107,7 @@ class Link:
         self._packet_id = 0
         self._subscribing = (0, 0)
         self._attempts = 0
-        self._retry_at = 0
+        self._retry_at = None  # no tick at all: ticks begin anywhere
         self._deadline = 0
         self._up_at = 0
         self._heard_at = 0
@@ -131,7 +131,9 @@ class Link:
         if self.busy:
             return 0
         if self.state == DOWN:
-            return max(0, -elapsed(now, self._retry_at)) if self._network_up() else _NO_NETWORK_MS
+            if not self._network_up():
+                return _NO_NETWORK_MS
+            return 0 if self._retry_at is None else max(0, -elapsed(now, self._retry_at))
         if self.state != UP:
             return max(0, -elapsed(now, self._deadline))
         due = self._ping_deadline if self._ping_deadline is not None else self._ping_due()
@@ -148,6 +150,9 @@ class Link:
             self._work()
         except OSError as error:
             self._drop("io", repr(error))
+        except MemoryError:
+            # TLS asks for more than is left, or for one block larger than any: tried again later.
+            self._drop("no_memory", "the heap has no room for the connection")
         except LinkError as error:
             self._drop(error.code, error.text)
 
@@ -203,7 +208,7 @@ class Link:
             self._flush()
 
     def _begin(self) -> None:
-        if not self._passed(self._retry_at):
+        if self._retry_at is not None and not self._passed(self._retry_at):
             return
         self._deadline = later(self._now, self._config.connect_timeout_ms)
         self._wire.clear()

@@ -1,0 +1,236 @@
+"""Sockets with the manners of the ports, which the unix port hides; runs on both interpreters.
+
+`Net` stands in for the modules `socket` and `select` inside `spinal.compat` and for a TLS context.
+Behind it a broker as small as can be answers CONNECT, SUBSCRIBE, QoS 1 PUBLISH and PINGREQ.
+"""
+
+POLLIN, POLLOUT, POLLERR, POLLHUP = 1, 4, 8, 16
+TLS_RECORD = 40
+AGAIN = 11
+
+
+class Hang(Exception):  # noqa: N818 - what it stands for is worse than an error
+    """A call was made that would never return on this port."""
+
+
+class Port:
+    """How one port behaves: error numbers as it tells them, and how much it takes at a time."""
+
+    def __init__(self, name: str, **manners: object) -> None:
+        self.name = name
+        self.in_progress = 115
+        self.again: int | None = None  # None: a call gives None where it would wait
+        self.timed_out = 110
+        self.reset = 104
+        self.lookup_failed = -2
+        self.no_such_option: int | None = None
+        self.takes = 1 << 16  # bytes of one write
+        self.refused_by = POLLERR | POLLHUP
+        self.keeps_timeout = True  # after setblocking(True); false on boards
+        self.no_room: type[Exception] | int = MemoryError
+        for word, value in manners.items():
+            setattr(self, word, value)
+
+
+PORTS = (
+    Port("unix"),
+    Port(
+        "esp32",
+        in_progress=119,
+        timed_out=116,
+        lookup_failed=-202,
+        no_such_option=109,
+        takes=1436,
+        refused_by=POLLHUP,
+        keeps_timeout=False,
+        no_room=12,
+    ),
+    Port(
+        "pico",
+        again=11,
+        lookup_failed=-6,
+        no_such_option=22,
+        takes=536,
+        refused_by=POLLOUT,  # writable, and the first call fails
+        keeps_timeout=False,
+        no_room=-0x7F00,  # MBEDTLS_ERR_SSL_ALLOC_FAILED
+    ),
+    Port("lwip", again=-11, in_progress=-115, timed_out=-110, reset=-104, takes=16),
+)
+
+
+class Net:
+    """The network of a port: what its link dials comes out here."""
+
+    def __init__(self, port: Port) -> None:
+        self.port = port
+        self.open_sockets = 0
+        self.connects_after = 1  # polls
+        self.refuses = False
+        self.resolves = True
+        self.alive = True
+        self.fails: int | None = None  # raised by the next read
+        self.ends = False
+        self.room = True
+        self.published: list[bytes] = []
+
+    # The modules' own names, as spinal.compat calls them.
+
+    POLLIN, POLLOUT, POLLERR, POLLHUP = POLLIN, POLLOUT, POLLERR, POLLHUP
+
+    def socket(self) -> "Socket":
+        self.open_sockets += 1
+        return Socket(self)
+
+    def getaddrinfo(self, host: str, port: int) -> list:
+        if not self.resolves:
+            raise OSError(self.port.lookup_failed)
+        return [(2, 1, 0, "", (host, port))]
+
+    def poll(self) -> "Poller":
+        return Poller()
+
+    def wrap_socket(self, stream: object, **_options: object) -> "TLS":
+        if not self.room:
+            if isinstance(self.port.no_room, int):
+                raise OSError(self.port.no_room, "MBEDTLS_ERR_SSL_ALLOC_FAILED")
+            raise self.port.no_room
+        return TLS(stream)
+
+
+class Poller:
+    """select.poll() of one socket."""
+
+    def register(self, sock: "Socket", _events: int) -> None:
+        self._sock = sock
+
+    def poll(self, _ms: int) -> list:
+        return self._sock.polled()
+
+
+class Socket:
+    """One connection of a board to the little broker."""
+
+    def __init__(self, net: Net) -> None:
+        self._net = net
+        self._blocking = True
+        self._timeout: float | None = None
+        self._polls = 0
+        self._turn = 0
+        self._in = bytearray()
+        self._out = bytearray()
+        self._closed = False
+
+    def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - the socket's own call
+        self._blocking = flag
+        if flag and not self._net.port.keeps_timeout:
+            self._timeout = None
+
+    def settimeout(self, seconds: "float | None") -> None:
+        self._timeout = seconds
+        self._blocking = seconds is None or seconds > 0
+
+    def setsockopt(self, *_option: object) -> None:
+        if self._net.port.no_such_option is not None:
+            raise OSError(self._net.port.no_such_option)
+
+    def connect(self, _address: object) -> None:
+        self._would_wait(self._net.port.in_progress)
+
+    def polled(self) -> list:
+        self._polls += 1
+        if self._net.refuses:
+            return [(self, self._net.port.refused_by)]
+        return [(self, POLLOUT)] if self._polls > self._net.connects_after else []
+
+    def readinto(self, view: "bytearray | memoryview") -> "int | None":
+        net = self._net
+        if net.refuses:
+            raise OSError(111)
+        if net.fails is not None:
+            failure, net.fails = net.fails, None
+            raise OSError(failure)
+        if net.ends:
+            return 0
+        if not self._in:
+            return self._would_wait(net.port.again)
+        size = min(len(view), len(self._in))
+        view[:size] = self._in[:size]
+        self._in = self._in[size:]
+        return size
+
+    def write(self, view: "bytes | memoryview") -> "int | None":
+        self._turn += 1
+        if self._turn % 2:
+            # Its buffer is full each second time.
+            return self._would_wait(self._net.port.again)
+        size = min(len(view), self._net.port.takes)
+        if self._net.alive:
+            self._out.extend(view[:size])
+            self._answer()
+        return size
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._net.open_sockets -= 1
+
+    def _would_wait(self, number: "int | None") -> None:
+        if self._blocking:
+            raise Hang(self._net.port.name)
+        if number is not None:
+            raise OSError(number)
+
+    def _answer(self) -> None:
+        while len(self._out) > 1:
+            size, at, shift = 0, 1, 0
+            while at < len(self._out):
+                size |= (self._out[at] & 0x7F) << shift
+                at, shift = at + 1, shift + 7
+                if not self._out[at - 1] & 0x80:
+                    break
+            if len(self._out) < at + size or self._out[at - 1] & 0x80:
+                return
+            kind, body = self._out[0] & 0xF0, bytes(self._out[at : at + size])
+            self._out = self._out[at + size :]
+            if kind == 0x10:
+                self._in.extend(b"\x20\x02\x00\x00")
+            elif kind == 0x80:
+                self._in.extend(b"\x90\x03" + body[:2] + b"\x01")
+            elif kind == 0x30:
+                topic = body[0] << 8 | body[1]
+                self._net.published.append(body[topic + 4 :])
+                self._in.extend(b"\x40\x02" + body[topic + 2 : topic + 4])
+            elif kind == 0xC0:
+                self._in.extend(b"\xd0\x00")
+
+
+class TLS:
+    """A TLS stream that does nothing but give None until its handshake of four calls is over."""
+
+    def __init__(self, stream: object) -> None:
+        self._stream = stream
+        self._handshake = 4
+
+    def readinto(self, view: "bytearray | memoryview") -> "int | None":
+        return _passed_on(self._stream.readinto(view)) if self._ready() else None
+
+    def write(self, view: "bytes | memoryview") -> "int | None":
+        piece = memoryview(view)[:TLS_RECORD]
+        return _passed_on(self._stream.write(piece)) if self._ready() else None
+
+    def close(self) -> None:
+        """The socket below is closed by its owner."""
+
+    def _ready(self) -> bool:
+        self._handshake -= 1
+        return self._handshake < 0
+
+
+def _passed_on(size: "int | None") -> "int | None":
+    """As MicroPython reads what a stream in Python returns: negative numbers are errors."""
+    if size is None or size >= 0:
+        return size
+    if size == -AGAIN:
+        return None
+    raise OSError(-size)
