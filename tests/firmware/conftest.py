@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 
 from firmware.hub_stand import HubStand, node
-from firmware.rigs import CHECKOUT, BlackHole, Broker, Certificates, free_port, issue
+from firmware.rigs import CHECKOUT, Broker, Certificates, FaultProxy, free_port, issue
 from nervus.simulator import VirtualBoard
 
 # umqtt.simple 1.3.4 asks for MicroPython's own names of three standard modules.
@@ -71,9 +71,9 @@ def tls_broker(tmp_path: Path, certificates: Certificates) -> Iterator[Broker]:
 
 
 @pytest.fixture
-async def black_hole(broker: Broker) -> AsyncIterator[BlackHole]:
+async def black_hole(broker: Broker) -> AsyncIterator[FaultProxy]:
     """A proxy in front of `broker`."""
-    made = BlackHole(broker.port)
+    made = FaultProxy(broker.port)
     await made.start()
     yield made
     await made.stop()

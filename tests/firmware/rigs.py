@@ -6,6 +6,8 @@ import datetime as dt
 import os
 import shutil
 import socket
+import ssl
+import struct
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -67,14 +69,29 @@ class Certificates:
         return self.folder / f"{name}.{kind}.{form}"
 
 
-class BlackHole:
-    """A TCP proxy that can swallow everything, in both directions, without closing anything."""
+class FaultProxy:
+    """A TCP proxy that breaks what passes: its attributes say how, from now on.
 
-    def __init__(self, port: int) -> None:
+    Attributes:
+        open: False swallows everything in both directions, without closing anything.
+        latency_s: How long each piece of a stream is held back.
+        piece: Bytes passed on at a time, 0 for all; with `pause_s` after each.
+        told: Whether the board's side is told when the broker's side ends.
+    """
+
+    def __init__(
+        self, port: int, near: ssl.SSLContext | None = None, far: ssl.SSLContext | None = None
+    ) -> None:
         self.open = True
+        self.latency_s = 0.0
+        self.piece = 0
+        self.pause_s = 0.0
+        self.told = True
         self._target = port
+        self._near_tls, self._far_tls = near, far
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
 
     @property
     def port(self) -> int:
@@ -82,7 +99,7 @@ class BlackHole:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._near_tls)
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -90,22 +107,70 @@ class BlackHole:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for near, _ in self._connections:
+            near.transport.abort()
         await self._server.wait_closed()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        for source, sink in ((reader, far_writer), (far_reader, writer)):
-            self._tasks.add(asyncio.create_task(self._pump(source, sink)))
+    def heal(self) -> None:
+        """Pass everything on as it comes."""
+        self.open = self.told = True
+        self.latency_s = self.pause_s = 0.0
+        self.piece = 0
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    def reset(self) -> None:
+        """End the board's side by RST."""
+        for near, _ in self._connections:
+            # An abort with nothing to linger for: RST instead of FIN.
+            linger = struct.pack("ii", 1, 0)
+            near.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            near.transport.abort()
+
+    def half_open(self) -> None:
+        """End the broker's side; the board is not told and may go on writing."""
+        self.told = False
+        for _, far in self._connections:
+            far.transport.abort()
+
+    def say_to_board(self, data: bytes) -> None:
+        """Put bytes of our own into the stream to the board."""
+        self._connections[-1][0].write(data)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.told = True
+        far_reader, far_writer = await asyncio.open_connection(
+            "127.0.0.1",
+            self._target,
+            ssl=self._far_tls,
+            server_hostname="localhost" if self._far_tls else None,
+        )
+        self._connections.append((writer, far_writer))
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            self._tasks.add(asyncio.create_task(self._pump(source, sink, writer)))
+
+    async def _pump(
+        self,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+        near: asyncio.StreamWriter,
+    ) -> None:
         with contextlib.suppress(ConnectionError):
             try:
                 while data := await source.read(4096):
-                    if self.open:
-                        sink.write(data)
-                        await sink.drain()
+                    await self._pass_on(data, sink)
             finally:
-                sink.close()
+                if self.told or sink is not near:
+                    sink.close()
+
+    async def _pass_on(self, data: bytes, sink: asyncio.StreamWriter) -> None:
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
+        size = self.piece or len(data)
+        for at in range(0, len(data), size):
+            if self.open and not sink.is_closing():
+                sink.write(data[at : at + size])
+                await sink.drain()
+            if self.pause_s:
+                await asyncio.sleep(self.pause_s)
 
 
 def issue(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import aiomqtt
 import pytest
 
-from firmware.rigs import BlackHole, Broker
+from firmware.rigs import Broker, FaultProxy
 from spinal import compat
 from spinal.link import UP, Link, Settings
 
@@ -130,7 +130,7 @@ async def test_last_will_names_the_session_that_ended(board: Board, broker: Brok
 
 
 async def test_black_hole_is_noticed_within_one_and_a_half_keepalives(
-    black_hole: BlackHole,
+    black_hole: FaultProxy,
 ) -> None:
     board = Board(black_hole.port, keepalive_s=2)
     await board.until(lambda: board.link.state == UP)
