@@ -1,8 +1,6 @@
 """Fixtures of the firmware tests; what they are made of is in rigs.py."""
 
 import binascii
-import getpass
-import ipaddress
 import socket
 import struct
 import sys
@@ -10,10 +8,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from cryptography import x509
 
 from firmware.hub_stand import HubStand, node
-from firmware.rigs import CHECKOUT, Broker, Certificates, FaultProxy, free_port, issue
+from firmware.rigs import (
+    CHECKOUT,
+    Broker,
+    Certificates,
+    FaultProxy,
+    free_port,
+    make_certificates,
+    make_tls_broker,
+)
 from nervus.simulator import VirtualBoard
 
 # umqtt.simple 1.3.4 asks for MicroPython's own names of three standard modules.
@@ -40,31 +45,13 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """An authority, a server certificate for loopback, two clients `m1` and `observer`."""
-    folder = tmp_path_factory.mktemp("certificates")
-    loopback = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    authority = issue(folder, "ca", None, [])
-    issue(folder, "server", authority, loopback)
-    issue(folder, "m1", authority, [])
-    issue(folder, "observer", authority, [])
-    return Certificates(folder)
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
 def tls_broker(tmp_path: Path, certificates: Certificates) -> Iterator[Broker]:
     """A broker that demands client certificates; CN = username = client id."""
-    port = free_port()
-    config = tmp_path / "tls-broker.conf"
-    config.write_text(
-        f"listener {port} 127.0.0.1\n"
-        f"cafile {certificates.path('ca', 'cert', 'pem')}\n"
-        f"certfile {certificates.path('server', 'cert', 'pem')}\n"
-        f"keyfile {certificates.path('server', 'key', 'pem')}\n"
-        "require_certificate true\nuse_identity_as_username true\n"
-        "use_username_as_clientid true\nallow_anonymous false\nset_tcp_nodelay true\n"
-        # Started by root it would give up the right to read the keys.
-        f"log_type all\nuser {getpass.getuser()}\n"
-    )
-    made = Broker(config, port)
+    made = make_tls_broker(tmp_path, certificates)
     made.start()
     yield made
     made.stop()

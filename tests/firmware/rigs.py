@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import datetime as dt
+import getpass
+import ipaddress
 import os
 import shutil
 import socket
@@ -69,6 +71,33 @@ class Certificates:
         return self.folder / f"{name}.{kind}.{form}"
 
 
+def make_certificates(folder: Path) -> Certificates:
+    """An authority, a server certificate for loopback, two clients `m1` and `observer`."""
+    loopback = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    authority = issue(folder, "ca", None, [])
+    issue(folder, "server", authority, loopback)
+    issue(folder, "m1", authority, [])
+    issue(folder, "observer", authority, [])
+    return Certificates(folder)
+
+
+def make_tls_broker(folder: Path, certificates: Certificates) -> Broker:
+    """A broker that demands client certificates; CN = username = client id."""
+    port = free_port()
+    config = folder / "tls-broker.conf"
+    config.write_text(
+        f"listener {port} 127.0.0.1\n"
+        f"cafile {certificates.path('ca', 'cert', 'pem')}\n"
+        f"certfile {certificates.path('server', 'cert', 'pem')}\n"
+        f"keyfile {certificates.path('server', 'key', 'pem')}\n"
+        "require_certificate true\nuse_identity_as_username true\n"
+        "use_username_as_clientid true\nallow_anonymous false\nset_tcp_nodelay true\n"
+        # Started by root it would give up the right to read the keys.
+        f"log_type all\nuser {getpass.getuser()}\n"
+    )
+    return Broker(config, port)
+
+
 class FaultProxy:
     """A TCP proxy that breaks what passes: its attributes say how, from now on.
 
@@ -119,17 +148,16 @@ class FaultProxy:
 
     def reset(self) -> None:
         """End the board's side by RST."""
-        for near, _ in self._connections:
-            # An abort with nothing to linger for: RST instead of FIN.
-            linger = struct.pack("ii", 1, 0)
-            near.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            near.transport.abort()
+        near, _ = self._connections[-1]
+        # An abort with nothing to linger for: RST instead of FIN.
+        linger = struct.pack("ii", 1, 0)
+        near.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        near.transport.abort()
 
     def half_open(self) -> None:
         """End the broker's side; the board is not told and may go on writing."""
         self.told = False
-        for _, far in self._connections:
-            far.transport.abort()
+        self._connections[-1][1].transport.abort()
 
     def say_to_board(self, data: bytes) -> None:
         """Put bytes of our own into the stream to the board."""
