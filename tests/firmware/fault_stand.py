@@ -57,12 +57,14 @@ class Stand:
 
     async def told(self) -> list[str]:
         """What the fires say, in their order, once as many have come as the lamp moved."""
+        await self.online()
+        await self.hub.until("ReflexFire", lambda _: len(self.fires()) >= len(self.moved), 12)
+        return list(self.fires().values())
 
-        def fires() -> dict[int, str]:
-            return {m.meta["seq"]: m.payload["actions"][0] for m in self.hub.of("ReflexFire")}
-
-        await self.hub.until("ReflexFire", lambda _: len(fires()) >= len(self.moved), 12)
-        return [action for _, action in sorted(fires().items())]
+    def fires(self) -> dict[int, str]:
+        """Sequence number → action of each fire that came, in the order of the numbers."""
+        came = {m.meta["seq"]: m.payload["actions"][0] for m in self.hub.of("ReflexFire")}
+        return dict(sorted(came.items()))
 
 
 async def latency(stand: Stand) -> None:

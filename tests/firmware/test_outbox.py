@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinal.outbox import PRIORITIES, Item, Outbox
+from spinal.outbox import OVERHEAD, PRIORITIES, Item, Outbox
 
 CONTROL, CRITICAL, NORMAL, BACKGROUND = PRIORITIES
 
@@ -54,11 +54,11 @@ def test_nothing_is_shed_for_something_less_important() -> None:
 
 
 def test_bytes_are_bounded_too() -> None:
-    outbox = Outbox(100, max_bytes=100)
+    outbox = Outbox(100, max_bytes=100 + 3 * OVERHEAD)
     for seq in range(4):
         put(outbox, seq, data=b"x" * 29)
     assert len(outbox) == 3
-    shed = put(outbox, 4, CONTROL, data=b"x" * 100)
+    shed = put(outbox, 4, CONTROL, data=b"x" * 800)
     assert shed is not None
     assert shed.seq == 4
     assert drain(outbox) == [1, 2, 3]
@@ -238,3 +238,23 @@ def test_every_message_is_delivered_or_counted_as_dropped(
     assert len(outbox) == 0
     assert len(done) + len(left) + outbox.dropped == put_in
     assert not set(done) & set(left)
+
+
+def test_outbox_that_has_to_make_room_sheds_half_and_stays_that_small() -> None:
+    outbox = Outbox(100, max_bytes=16_384)
+    for seq in range(40):
+        put(outbox, seq, CONTROL if seq % 4 == 0 else NORMAL)
+    flying = outbox.next()
+    assert flying is not None
+    outbox.sent(flying)
+    outbox.shrink()
+    left = len(outbox)
+    put(outbox, 40)
+
+    assert left <= 20
+    assert len(outbox) == left
+    outbox.acked(flying)
+    assert [item.seq for item in iter(outbox.next, None) if outbox.sent(item) is None][:9] == [
+        *range(4, 40, 4)
+    ]
+    assert sum(last - first + 1 for first, last in outbox.take_drops()) == 41 - left

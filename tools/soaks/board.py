@@ -77,13 +77,27 @@ async def _verdict(stand: Stand, counts: dict[str, int]) -> int:
         problems.append("fires came out of order")
     if stand.board.starts > 1:
         problems.append(f"the board restarted {stand.board.starts - 1} times")
+    shed = [line for line in stand.board.log.lines if "queue_full" in line or "Memory" in line]
     late = sum(m.meta.get("historical", False) for m in stand.hub.of("ReflexFire"))
     print(", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
     print(
         f"{sum(counts.values())} faults, {len(stand.moved)} edges, each moved its output; "
         f"{len(arrived)} fires arrived, {late} of them late; "
-        f"{stand.board.log.lines[-1] if problems else 'nothing lost'}"
+        f"{'' if problems else 'nothing lost'}"
     )
     for problem in problems:
         print("FAILED: " + problem)
+    for line in shed:
+        print("the board: " + line)
+    if problems:
+        print(_around(stand))
     return 1 if problems else 0
+
+
+def _around(stand: Stand) -> str:
+    """Where the fires first differ from the edges."""
+    fires = list(stand.fires().items())
+    for at, wanted in enumerate(stand.moved):
+        if at >= len(fires) or fires[at][1] != wanted:
+            return f"edge {at} {wanted}: fires {fires[max(0, at - 3) : at + 3]}"
+    return "each edge has its fire"

@@ -183,7 +183,12 @@ class Link:
             packet_id = self._next_packet_id()
             self._client.pid = packet_id - 1
             self._in_flight[packet_id] = (ticket, later(self._now, self._config.ack_timeout_ms))
-        self._record(self._client.publish, topic, payload, retain, qos)
+        try:
+            self._record(self._client.publish, topic, payload, retain, qos)
+        except MemoryError:
+            # Half a packet in the stream cannot be taken back.
+            self._drop("no_memory", "the heap has no room for a packet")
+            return False
         self.counters["sent"] += 1
         return True
 

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 PRIORITIES = ("control", "critical", "normal", "background")
 _RANGES = 16
+_LEAST_BYTES = 2048
+# What a message takes of a board's heap beside its topic and data: the record, its fields, and the
+# heads of two objects, each rounded up to blocks of 16 bytes.
+OVERHEAD = 224
 NO_SEQ = -1
 """The seq of an empty message, which has none: nobody will miss it."""
 
@@ -41,12 +45,12 @@ class Item:
         self.waited = False
 
     def size(self) -> int:
-        """Bytes it counts for."""
-        return len(self.topic) + len(self.data)
+        """Bytes it counts for: what it takes of the heap."""
+        return len(self.topic) + len(self.data) + OVERHEAD
 
 
 class Outbox:
-    """At most `limit` messages and `max_bytes` bytes, of topics and data together.
+    """At most `limit` messages that take `max_bytes` of the heap, `OVERHEAD` of each included.
 
     A full outbox sheds the oldest message of the lowest priority; nothing is ever shed for
     something less important, and what is in flight is never shed. `dropped` counts what was shed,
@@ -109,12 +113,12 @@ class Outbox:
             if waiting:
                 item = waiting[0]
                 if item.waited:
-                    item.waited = False
                     # Retained state says what is now, whenever it is sent.
                     if self._mark is not None and not item.retain:
                         size = item.size()
                         item.data = self._mark(item.data)
                         self._bytes += item.size() - size
+                    item.waited = False
                 return item
         return None
 
@@ -153,6 +157,20 @@ class Outbox:
     def link_up(self) -> None:
         """The link is there: what is put from now on is fresh."""
         self._linked = True
+
+    def allow(self, max_bytes: int) -> None:
+        """Take so many bytes of the heap from now on; what is here already stays."""
+        self._max_bytes = max_bytes
+
+    def shrink(self) -> None:
+        """Keep to half of what is here from now on: the heap is smaller than was thought."""
+        self._max_bytes = max(_LEAST_BYTES, self._bytes // 2)
+        while self._bytes > self._max_bytes:
+            shed = self._least(PRIORITIES[0])
+            if shed is None:
+                return
+            self._forget(shed)
+            self._note_drop(shed)
 
     def take_drops(self) -> list[list[int]]:
         """Sequence ranges [[first, last]…] that will never come, since the last call.

@@ -1,5 +1,7 @@
 """What this board says: envelope, topic, priority and lifetime of each message it publishes."""
 
+import gc
+
 from spinal import topics
 from spinal.envelope import Envelope
 from spinal.outbox import NO_SEQ, Outbox
@@ -39,8 +41,9 @@ class Outgoing:
         critical = options.get("critical", False)
         priority = "critical" if critical else None
         ttl_ms = options.get("ttl_ms") or TTL_MS["AfferentSignal"]
-        data = self._envelope.afferent(
-            sensor_type, value, options.get("unit"), ticks_ms, ttl_ms, priority
+        data = self._made(
+            self._envelope.afferent,
+            (sensor_type, value, options.get("unit"), ticks_ms, ttl_ms, priority),
         )
         self._put(topic, data, 1 if critical else 0, priority or "normal")
 
@@ -62,13 +65,14 @@ class Outgoing:
     def ping(self, payload: dict, ticks_ms: int) -> None:
         """The question for the time."""
         topic = topics.ping(self._device_id)
-        data = self._envelope.build("Ping", payload, ticks_ms, TTL_MS["Ping"])
+        data = self._made(self._envelope.build, ("Ping", payload, ticks_ms, TTL_MS["Ping"]))
         self._put(topic, data, 0, "control")
 
     def reject(self, payload: dict, ticks_ms: int) -> None:
         """Something was refused."""
         topic = topics.reject("device", self._device_id)
-        data = self._envelope.build("RejectEvent", payload, ticks_ms, TTL_MS["RejectEvent"])
+        fields = ("RejectEvent", payload, ticks_ms, TTL_MS["RejectEvent"])
+        data = self._made(self._envelope.build, fields)
         self._put(topic, data, 0, "background")
 
     def status(self, status: str, session: str, ticks_ms: int) -> None:
@@ -106,12 +110,22 @@ class Outgoing:
         priority: str,
         action_id: str,
     ) -> None:
-        data = self._envelope.build(contract, payload, ticks_ms, TTL_MS[contract], action_id)
+        fields = (contract, payload, ticks_ms, TTL_MS[contract], action_id)
+        data = self._made(self._envelope.build, fields)
         self._put(topic, data, 1, priority)
 
     def _state(self, contract: str, topic: str, payload: dict, ticks_ms: int) -> None:
-        data = self._envelope.build(contract, payload, ticks_ms)
+        data = self._made(self._envelope.build, (contract, payload, ticks_ms))
         self._put(topic, data, 1, "control", retain=True)
+
+    def _made(self, build: object, fields: tuple) -> bytes:
+        # What waits gives way to what happens now; a message that cannot be built burns no number.
+        try:
+            return build(*fields)
+        except MemoryError:
+            self._outbox.shrink()
+            gc.collect()
+            return build(*fields)
 
     def _put(
         self, topic: str, data: bytes, qos: int, priority: str, *, retain: bool = False

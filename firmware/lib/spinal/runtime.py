@@ -19,8 +19,9 @@ from spinal.sensing import Sensing
 from spinal.store import Store, StoreError
 from spinal.ticks import elapsed, later
 
-_OUTBOX_MESSAGES = 64
-_OUTBOX_BYTES = 12288  # a quarter of what is free after boot in the smallest heap we run in
+_OUTBOX_MESSAGES = 256
+_OUTBOX_LEAST = 4096
+_OUTBOX_MOST = 65536
 _LONGEST_WAIT_MS = 50
 _SECOND_MS = 1000
 _PINGS_MISSED = 3
@@ -47,7 +48,7 @@ class Runtime:
         self.clock = Clock()
         self._ids = MessageIds(os.urandom(10))
         self._envelope = Envelope(node["device_id"], self.boot, self._ids, self.clock)
-        self.outbox = Outbox(_OUTBOX_MESSAGES, _OUTBOX_BYTES, mark=mark_historical)
+        self.outbox = Outbox(_OUTBOX_MESSAGES, _OUTBOX_LEAST, mark=mark_historical)
         self.outgoing = Outgoing(node, self._envelope, self.outbox)
         actuators = [wiring.declaration(actuator) for actuator in node["actuators"]]
         self.ledger = Ledger(actuators, self._stored("ledger"))
@@ -72,8 +73,11 @@ class Runtime:
         self._states_due: dict = {}
         self._shed = 0
         gc.collect()
-        # The loop collects each second; a burst in between must not scatter what stays.
-        gc.threshold(gc.mem_free() // 4)
+        # The loop collects each second; a burst in between must not scatter what stays. As much
+        # again may wait for the link: TLS, the rules to come and each message need the rest.
+        quarter = gc.mem_free() // 4
+        gc.threshold(quarter)
+        self.outbox.allow(max(_OUTBOX_LEAST, min(quarter, _OUTBOX_MOST)))
         self.log("boot %d, %d bytes of heap free" % (self.boot, gc.mem_free()))
 
     def run(self) -> None:
@@ -101,7 +105,12 @@ class Runtime:
             self.report(due)
         if elapsed(self.ticks_ms, self._second_at) >= 0:
             self._each_second()
-        self._talk()
+        try:
+            self._talk()
+        except MemoryError:
+            # Better to lose what waits, and to say so, than to begin anew with outputs held.
+            self.outbox.shrink()
+            gc.collect()
 
     def log(self, text: str) -> None:
         """One line on the console."""
@@ -265,7 +274,10 @@ class Runtime:
             self._report_state()
         item = self.outbox.next()
         while item is not None and self._link.can_take(item.qos):
-            self._link.publish(item.topic, item.data, item.qos, retain=item.retain, ticket=item)
+            if not self._link.publish(
+                item.topic, item.data, item.qos, retain=item.retain, ticket=item
+            ):
+                return
             self.outbox.sent(item)
             item = self.outbox.next()
         self._link.poll(self.ticks_ms)

@@ -1,0 +1,73 @@
+"""Runs on the virtual board's MicroPython: what the board's loop leaves on the heap.
+
+Started as `micropython drift.py CYCLES`, with a control channel; prints the heap in use, collected,
+after each tenth of the cycles, as a JSON list. Inputs move in every cycle, rules fire, messages
+are built, and there is no network.
+"""
+
+import gc
+import json
+import sys
+
+from control import channel
+
+from spinal import node
+from spinal.runtime import Runtime
+
+_SENSORS, _ACTUATORS, _PIN = 8, 4, 10
+_PARTS = 10
+
+
+def main() -> None:
+    """Measure and print."""
+    cycles = int(sys.argv[1])
+    channel.wifi = False
+    # Nobody reads the outputs of this board.
+    channel.output = lambda *_record: None
+    board = Runtime(_node())
+    for number in range(_SENSORS):
+        status, problem = board.engine.configure(_rule(number), board.ticks_ms)
+        if status != "applied":
+            raise ValueError(f"rule {number}: {problem}")
+    used = []
+    for _ in range(_PARTS):
+        for turn in range(cycles // _PARTS):
+            channel.pins[_PIN + turn % _SENSORS] = turn // _SENSORS & 1
+            board.step()
+        gc.collect()
+        used.append(gc.mem_alloc())
+    print(json.dumps(used))
+
+
+def _node() -> dict:
+    return node.check(
+        {
+            "device_id": "m1",
+            "scope_level": "room",
+            "scope": "kitchen",
+            "broker": {"host": "127.0.0.1", "port": 1883},
+            "sensors": [
+                {"id": f"door-{n}", "driver": "digital", "pin": _PIN + n} for n in range(_SENSORS)
+            ],
+            "actuators": [
+                {"id": f"lamp-{n}", "driver": "digital", "pin": 30 + n, "boot": 0}
+                for n in range(_ACTUATORS)
+            ],
+        }
+    )
+
+
+def _rule(number: int) -> dict:
+    lamp = f"lamp-{number % _ACTUATORS}"
+    return {
+        "reflex_id": f"r{number}",
+        "version": 1,
+        "enabled": True,
+        "mode": "active",
+        "when": {"sensor": f"door-{number}", "op": "eq", "value": True},
+        "then": [{"actuator": lamp, "set": True}],
+        "else": [{"actuator": lamp, "set": False}],
+    }
+
+
+main()
