@@ -302,7 +302,8 @@ class Engine:
 
     def _fire(self, rule: "Rule", cause: str, ticks_ms: int) -> Firing:
         steps = rule.steps(cause)
-        held = [step["actuator"] for step in steps if self._is_held(rule, step)]
+        above = _above if cause == "then" else _of_higher_priority
+        held = [step["actuator"] for step in steps if self._is_held(rule, step, above)]
         rule.count(ticks_ms)
         if self._clock is not None:
             rule.last_fire = self._clock.now(ticks_ms)[0]
@@ -328,11 +329,11 @@ class Engine:
             firing.actions = [step for step in steps if step.get("actuator") not in held]
         return firing
 
-    def _is_held(self, rule: "Rule", step: "dict[str, Any]") -> bool:
-        """Whether a rule of higher priority holds the actuator of this step."""
+    def _is_held(self, rule: "Rule", step: "dict[str, Any]", above: "Any") -> bool:
+        """Whether a rule above this one holds the actuator of this step."""
         actuator = step.get("actuator")
         return actuator is not None and any(
-            other.priority > rule.priority and other.holds(actuator) for other in self._by_priority
+            above(other, rule) and other.holds(actuator) for other in self._by_priority
         )
 
     def _end_later(self, rule: "Rule") -> None:
@@ -389,6 +390,10 @@ class Engine:
 
 def _above(rule: Rule, other: Rule) -> bool:
     return (rule.priority, rule.order) > (other.priority, other.order)
+
+
+def _of_higher_priority(rule: Rule, other: Rule) -> bool:
+    return rule.priority > other.priority
 
 
 def _rank(rule: Rule) -> "tuple[int, str]":
