@@ -42,9 +42,9 @@ print(heap, best / 50, len(tell("temperature", 21.37, "Cel", 0, 10000)))
 """
 
 
-def on_a_board(*arguments: str) -> str:
+def on_a_board(*arguments: str, heap: str = "192k") -> str:
     run = subprocess.run(
-        [MICROPYTHON, "-X", "heapsize=192k", *arguments],
+        [MICROPYTHON, "-X", f"heapsize={heap}", *arguments],
         env={**os.environ, "MICROPYPATH": f"{LIBRARY}:.frozen"},
         capture_output=True,
         text=True,
