@@ -204,7 +204,8 @@ class Life(RuleBasedStateMachine):
             top = self._top(actuator)
             if top is not None and actuator not in self.disturbed and not top.moments:
                 last = [x for x in top.payload["then"] if x["actuator"] == actuator][-1]
-                assert self.outputs.value(actuator) == last["set"]
+                # A pulse is not repeated, so it says nothing of what comes after it.
+                assert "pulse_ms" in last or self.outputs.value(actuator) == last["set"]
 
     def _drive(self, firings: list[Firing]) -> None:
         """Do what the engine says; in one evaluation an actuator is moved by one rule only."""

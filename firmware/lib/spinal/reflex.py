@@ -360,7 +360,7 @@ class Engine:
             name = step.get("actuator")
             if name is None or name in kept:
                 continue
-            other = self._claimant(name, rule)
+            other = self._claimant(name, rule, before)
             if other is not None:
                 kept.append(name)
                 if other.order <= before and _above(rule, other) and not rule.dry_run:
@@ -373,7 +373,7 @@ class Engine:
             for firing in firings:
                 settled.extend([step["actuator"] for step in firing.actions if "actuator" in step])
 
-    def _claimant(self, actuator: str, rule: "Rule") -> "Rule | None":
+    def _claimant(self, actuator: str, rule: "Rule", before: int) -> "Rule | None":
         """Which other rule has the actuator when this one ends, None when its `else` decides."""
         best = None
         gives = rule.lasts and any(step.get("actuator") == actuator for step in rule.steps("then"))
@@ -381,7 +381,11 @@ class Engine:
             if (
                 other is not rule
                 and other.holds(actuator)
-                and (_above(other, rule) or (gives and other.lasting_step(actuator) is not None))
+                and (
+                    other.order > before
+                    or _above(other, rule)
+                    or (gives and other.lasting_step(actuator) is not None)
+                )
                 and (best is None or _above(other, best))
             ):
                 best = other
