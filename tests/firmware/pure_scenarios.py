@@ -158,6 +158,12 @@ def messages() -> None:
         view = writer.afferent("temperature", value, "Cel", MASK + position * 5 & MASK, 10_000)
         say(bytes(view))
         say(envelope.mark_historical(bytes(view)))
+    compact = Envelope("porch-1", 7, MessageIds(bytes(range(10))), synced_clock(9), "cbor")
+    for position, value in enumerate((21.37, -3, 1000, True, "open", {"x": 0.25}, 1 << 40, -1e-7)):
+        data = bytes(
+            compact.afferent("temperature", value, "Cel", position * 7, 10_000, "critical")
+        )
+        say(data, envelope.mark_historical(data))
     pong = {"nonce": 1, "t0": 2, "unix_ms": NOW, "scope_level": "room", "scope": "hall"}
     good = writer.build("Pong", pong, 0, ttl_ms=10_000)
     say(good)

@@ -150,3 +150,32 @@ def test_messages_keep_their_distance_and_never_stay_away(
 def test_a_wrong_setting_is_named(config: dict[str, Any], key: str) -> None:
     with pytest.raises(ValueError, match=f"^{key}: "):
         Policy(config)
+
+
+@pytest.mark.parametrize("days", [1, 3, 7, 9, 12, 13, 20])
+def test_a_sensor_that_comes_back_after_days_is_told_at_once(days: int) -> None:
+    policy = Policy({"min_interval_ms": 1000, "debounce_ms": 500})
+    hour, tick = 3_600_000, MASK - 5000
+    assert policy.sample(20, tick) == "normal"
+    policy.sample(30, later(tick, 100))
+    for _ in range(days * 24):
+        tick = later(tick, hour)
+        assert policy.sample(None, tick) is None
+    assert policy.sample(20, tick) == "normal"
+    assert policy.sample(30, later(tick, 400)) is None
+    assert policy.sample(30, later(tick, 1000)) == "normal"
+
+
+@given(configs, samples, st.integers(0, MASK))
+def test_it_does_not_matter_where_the_ticks_begin(
+    config: dict[str, Any], taken: list[tuple[int, float]], start: int
+) -> None:
+    told = []
+    for tick in (0, start):
+        policy = Policy(config)
+        told.append([])
+        now = tick
+        for step_ms, value in taken:
+            now = later(now, step_ms)
+            told[-1].append((policy.sample(value, now), policy.value))
+    assert told[0] == told[1]

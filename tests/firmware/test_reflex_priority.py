@@ -131,7 +131,16 @@ class TestPriority:
             *(("high", []), ("third", ON), ("low", []))
         ]
 
-    @pytest.mark.parametrize("more", [{"mode": "dry_run"}, {"priority": 1}, {"enabled": False}])
-    def test_what_does_nothing_or_is_no_higher_holds_nothing(self, more: dict[str, Any]) -> None:
+    def test_of_equals_that_fire_at_once_only_the_later_name_moves_the_actuator(self) -> None:
+        made = engine(*self.rules(priority=1))
+        first, second = made.evaluate({"temperature": 17, "motion": True}, 0)
+        assert (first.reflex_id, first.overridden) == ("a", ["heater"])
+        assert (second.reflex_id, second.actions) == ("b", ON)
+        by_hand, _ = made.trigger("a", 1)
+        assert by_hand
+        assert by_hand.overridden == []
+
+    @pytest.mark.parametrize("more", [{"mode": "dry_run"}, {"enabled": False}])
+    def test_what_does_nothing_holds_nothing(self, more: dict[str, Any]) -> None:
         firings = engine(*self.rules(**more)).evaluate({"temperature": 17, "motion": True}, 0)
         assert [each.overridden for each in firings if each.reflex_id == "a"] == [[]]

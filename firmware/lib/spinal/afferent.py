@@ -52,28 +52,38 @@ class Policy:
         self._sent: Any = None
         self._sent_at = 0
         self._may_send = True
+        self._must_send = False
         self._alarmed = False
 
     def sample(self, value: "Any", ticks_ms: int) -> str | None:
         """Take a sample: None, or publish `value` now as "normal" or "critical"."""
+        self._let_time_pass(ticks_ms)
         if value is None or (isinstance(value, float) and not isfinite(value)):
             self.invalid += 1
+            self._candidate = None
             return None
         value = self._filtered(value)
         if not self._settled(value, ticks_ms):
             value = self.value
-        if not self._may_send and elapsed(ticks_ms, self._sent_at) >= self._shortest:
-            self._may_send = True
         if self._sent is None:
             urgent = self._reaches(value)
         else:
             urgent = self._reaches(value) or (self._change and value != self._sent)
-            if not urgent and not self._worth(value, ticks_ms):
+            if not urgent and not self._worth(value):
                 return None
         self._sent = value
         self._sent_at = ticks_ms
-        self._may_send = False
+        self._may_send = not self._shortest
+        self._must_send = False
         return "critical" if urgent or self._alarmed else "normal"
+
+    def _let_time_pass(self, ticks_ms: int) -> None:
+        # An interval that has run out is noted at once, also while the sensor is silent: after six
+        # days its tick would be taken for one that lies ahead.
+        if self._sent is not None and not (self._may_send and self._must_send):
+            since = elapsed(ticks_ms, self._sent_at)
+            self._may_send = self._may_send or since >= self._shortest
+            self._must_send = self._must_send or since >= self._longest
 
     def _filtered(self, value: "Any") -> "Any":
         if self._size == 1 or isinstance(value, (bool, str, dict)):
@@ -118,10 +128,10 @@ class Policy:
             self._alarmed = True
         return self._alarmed and not was_alarmed
 
-    def _worth(self, value: "Any", ticks_ms: int) -> bool:
+    def _worth(self, value: "Any") -> bool:
         if not self._may_send:
             return False
-        if elapsed(ticks_ms, self._sent_at) >= self._longest:
+        if self._must_send:
             return True
         if value == self._sent:
             return False

@@ -39,7 +39,11 @@ class Clock:
     def now(self, ticks_ms: int) -> tuple[int, str]:
         """Return (t_ms, clk) for this tick: ms since boot with "none", Unix ms with "hub"."""
         self.read(ticks_ms)
-        return self.high * BILLION + self.low, self.clk
+        return self.now_read(), self.clk
+
+    def now_read(self) -> int:
+        """The time that `read` found, in one number."""
+        return self.high * BILLION + self.low
 
     def read(self, ticks_ms: int) -> None:
         """Set `high` and `low` to the time of this tick: t_ms = high * 10**9 + low."""

@@ -51,9 +51,19 @@ class WireError(Exception):
 
 
 class Envelope:
-    """Builds the messages of one board: one id sequence, one seq over all contracts."""
+    """Builds the messages of one board: one id sequence, one seq over all contracts.
 
-    def __init__(self, device_id: str, boot: int, ids: "MessageIds", clock: "Clock") -> None:
+    encoding: of the measurements, "json" or "cbor"; all else is JSON.
+    """
+
+    def __init__(
+        self,
+        device_id: str,
+        boot: int,
+        ids: "MessageIds",
+        clock: "Clock",
+        encoding: str = "json",
+    ) -> None:
         self.last_seq = -1
         """The seq of the message built last."""
         self._ids = ids
@@ -61,6 +71,11 @@ class Envelope:
         source = quoted("device:" + device_id)
         self._source = f',"source":{source},"boot":{boot},"seq":'
         self._templates: dict[str, _Template] = {}
+        self._cbor: Any = None
+        if encoding == "cbor":
+            from spinal.cborform import Afferents  # noqa: PLC0415 - others keep the heap it takes
+
+            self._cbor = Afferents("device:" + device_id, boot, ids, clock)
 
     def build(  # noqa: PLR0913, PLR0917 - each is one optional field of the metadata
         self,
@@ -107,12 +122,17 @@ class Envelope:
         ticks_ms: int,
         ttl_ms: int,
         priority: str | None = None,
-    ) -> memoryview:
-        """Return an AfferentSignal as a view that is good until the next call.
+    ) -> "memoryview | bytes":
+        """Return an AfferentSignal, mostly as a view that is good until the next call.
 
         A sensor keeps its unit and ttl_ms: they are written once. ValueError for a value that is
         no JSON, such as NaN; no seq is used up then.
         """
+        if self._cbor is not None:
+            seq = self.last_seq + 1
+            data = self._cbor.build(sensor_type, value, unit, ticks_ms, ttl_ms, priority, seq)
+            self.last_seq = seq
+            return data  # type: ignore[no-any-return] # Afferents.build says what it is
         template = self._templates.get(sensor_type)
         if template is None or template.unit != unit or template.ttl_ms != ttl_ms:
             template = _Template(self._source, sensor_type, unit, ttl_ms)
@@ -131,6 +151,10 @@ def mark_historical(data: bytes) -> bytes:
 
     Only for messages built here: their metadata holds no nested object.
     """
+    if data[:1] == b"\xd9":
+        from spinal.cborform import mark_historical as marked  # noqa: PLC0415 - as above
+
+        return marked(data)
     at = data.find(_META_END)
     if at < 0:
         raise ValueError("not a message of this board: it has no payload")

@@ -4,6 +4,7 @@ _ALPHABET = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _LENGTH = 26
 _LAST = _LENGTH - 1
 _SEED_BYTES = 10
+_BYTES = 16
 
 
 class MessageIds:
@@ -25,6 +26,7 @@ class MessageIds:
         random = int.from_bytes(bytes(seed_bytes[:_SEED_BYTES]), "big")
         value = unix_ms << 80 | 7 << 76 | (random >> 68 & 0xFFF) << 64 | 2 << 62
         value |= random & (1 << 62) - 1 & ~(1 << 59)
+        self._bytes = bytearray(value.to_bytes(_BYTES, "big"))
         self._text = bytearray(_LENGTH)
         for position in range(_LAST, -1, -1):
             self._text[position] = _ALPHABET[value & 31]
@@ -43,7 +45,19 @@ class MessageIds:
         self._count_up()
         buffer[offset : offset + _LENGTH] = self._text
 
+    def write_bytes(self, buffer: bytearray, offset: int) -> None:
+        """Write the next id as 16 bytes to buffer[offset:]."""
+        self._count_up()
+        buffer[offset : offset + _BYTES] = self._bytes
+
     def _count_up(self) -> None:
+        # The same number twice, as 16 bytes and as text: turning one into the other takes longer.
+        data = self._bytes
+        position = _BYTES - 1
+        while data[position] == 255:  # noqa: PLR2004 - this byte wraps, so carry on
+            data[position] = 0
+            position -= 1
+        data[position] += 1
         text = self._text
         successor = self._successor
         position = _LAST

@@ -1,7 +1,8 @@
 """node.json: what this board is, where its broker is, what is wired to it.
 
 Keys: device_id, scope_level, scope, broker {host, port, server_name}, identity {cert, key, ca} (DER
-file names on the flash), keepalive_s, ping_s, sensors [...], actuators [...], wifi {ssid, key}.
+file names on the flash), keepalive_s, ping_s, encoding (of measurements: json or cbor), sensors
+[...], actuators [...], wifi {ssid, key}.
 """
 
 import json
@@ -25,6 +26,7 @@ _NODE = {
     "wifi": ("object", False, None, _ANY),
     "keepalive_s": ("integer", False, 20, (1, 3600)),
     "ping_s": ("integer", False, 10, (1, 3600)),
+    "encoding": ("choice", False, "json", ("json", "cbor")),
     "sensors": ("list", False, [], (0, 16)),
     "actuators": ("list", False, [], (0, 16)),
 }

@@ -302,7 +302,8 @@ class Engine:
 
     def _fire(self, rule: "Rule", cause: str, ticks_ms: int) -> Firing:
         steps = rule.steps(cause)
-        held = [step["actuator"] for step in steps if self._is_held(rule, step)]
+        above = _above if cause == "then" else _of_higher_priority
+        held = [step["actuator"] for step in steps if self._is_held(rule, step, above)]
         rule.count(ticks_ms)
         if self._clock is not None:
             rule.last_fire = self._clock.now(ticks_ms)[0]
@@ -328,11 +329,11 @@ class Engine:
             firing.actions = [step for step in steps if step.get("actuator") not in held]
         return firing
 
-    def _is_held(self, rule: "Rule", step: "dict[str, Any]") -> bool:
-        """Whether a rule of higher priority holds the actuator of this step."""
+    def _is_held(self, rule: "Rule", step: "dict[str, Any]", above: "Any") -> bool:
+        """Whether a rule above this one holds the actuator of this step."""
         actuator = step.get("actuator")
         return actuator is not None and any(
-            other.priority > rule.priority and other.holds(actuator) for other in self._by_priority
+            above(other, rule) and other.holds(actuator) for other in self._by_priority
         )
 
     def _end_later(self, rule: "Rule") -> None:
@@ -359,7 +360,7 @@ class Engine:
             name = step.get("actuator")
             if name is None or name in kept:
                 continue
-            other = self._claimant(name, rule)
+            other = self._claimant(name, rule, before)
             if other is not None:
                 kept.append(name)
                 if other.order <= before and _above(rule, other) and not rule.dry_run:
@@ -372,7 +373,7 @@ class Engine:
             for firing in firings:
                 settled.extend([step["actuator"] for step in firing.actions if "actuator" in step])
 
-    def _claimant(self, actuator: str, rule: "Rule") -> "Rule | None":
+    def _claimant(self, actuator: str, rule: "Rule", before: int) -> "Rule | None":
         """Which other rule has the actuator when this one ends, None when its `else` decides."""
         best = None
         gives = rule.lasts and any(step.get("actuator") == actuator for step in rule.steps("then"))
@@ -380,7 +381,11 @@ class Engine:
             if (
                 other is not rule
                 and other.holds(actuator)
-                and (_above(other, rule) or (gives and other.lasting_step(actuator) is not None))
+                and (
+                    other.order > before
+                    or _above(other, rule)
+                    or (gives and other.lasting_step(actuator) is not None)
+                )
                 and (best is None or _above(other, best))
             ):
                 best = other
@@ -389,6 +394,10 @@ class Engine:
 
 def _above(rule: Rule, other: Rule) -> bool:
     return (rule.priority, rule.order) > (other.priority, other.order)
+
+
+def _of_higher_priority(rule: Rule, other: Rule) -> bool:
+    return rule.priority > other.priority
 
 
 def _rank(rule: Rule) -> "tuple[int, str]":

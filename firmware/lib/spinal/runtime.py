@@ -47,7 +47,9 @@ class Runtime:
         self.boot = self._count_boot()
         self.clock = Clock()
         self._ids = MessageIds(os.urandom(10))
-        self._envelope = Envelope(node["device_id"], self.boot, self._ids, self.clock)
+        self._envelope = Envelope(
+            node["device_id"], self.boot, self._ids, self.clock, node["encoding"]
+        )
         self.outbox = Outbox(_OUTBOX_MESSAGES, _OUTBOX_LEAST, mark=mark_historical)
         self.outgoing = Outgoing(node, self._envelope, self.outbox)
         actuators = [wiring.declaration(actuator) for actuator in node["actuators"]]
