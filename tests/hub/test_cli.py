@@ -35,7 +35,7 @@ def test_version_names_the_product() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("up", "run", "status", "rejects", "doctor"),
+        *("up", "run", "status", "rejects", "clean", "doctor"),
         *("identity issue", "identity list", "identity revoke"),
     ],
 )
