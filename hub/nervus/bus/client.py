@@ -138,6 +138,8 @@ class Client(aiomqtt.Client):
         """
         await asyncio.wait((self._disconnected,))
         cause = self._disconnected.exception()
+        if isinstance(cause, aiomqtt.MqttError):
+            raise cause
         raise aiomqtt.MqttError(str(cause or "the broker closed the connection"))
 
     def release(self) -> None:
