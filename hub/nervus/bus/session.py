@@ -34,6 +34,8 @@ OnConnect = Callable[[], Awaitable[None]]
 Sink = Callable[["Delivery"], None]
 
 _FAILURE: Final = 0x80
+_HEADER_BYTES: Final = 18
+"""Of a PUBLISH at most: type, remaining length, topic length, id, properties with expiry."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -353,6 +355,15 @@ class Session:
                 message.finish(MessageExpiredError("expired unsent", where=message.topic))
                 return
             expiry_s = -(-left_ms // 1000)
+        size = len(message.payload) + len(message.topic.encode()) + _HEADER_BYTES
+        if size > client.broker_packet_maximum:
+            # The broker would end the connection, again for each attempt.
+            self.counters.refused += 1
+            limit = client.broker_packet_maximum
+            error = f"{size} bytes, the broker takes {limit}"
+            _LOG.error("%s: %s not sent: %s", self.identity, message.topic, error)
+            message.finish(PublishError(error, where=message.topic))
+            return
         try:
             mid = client.send(
                 message.topic,
