@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from nervus.about import NAME, VERSION
-from nervus.runtime.doctor import Finding, Verdict, examine
+from nervus.runtime.doctor import examine
+from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority
 from nervus.runtime.state import StateFolder
 from support import DEADLINE_S, House
