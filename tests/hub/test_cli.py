@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from nervus.about import NAME, VERSION
-from nervus.runtime.doctor import Finding, Verdict, examine
+from nervus.runtime.doctor import examine
+from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority
 from nervus.runtime.state import StateFolder
 from support import DEADLINE_S, House
@@ -35,7 +36,7 @@ def test_version_names_the_product() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("up", "run", "status", "rejects", "doctor"),
+        *("up", "run", "status", "rejects", "clean", "doctor"),
         *("identity issue", "identity list", "identity revoke"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hub.command_inputs import NOW_MS, judged
-from nervus.reflect import Keep, Quarantine, Reflect, ReflectSettings, service
+from nervus.reflect import EraseRetained, Keep, Quarantine, Reflect, ReflectSettings, service
 from nervus.reflect.quarantine import SCHEMA, QuarantineError, keep
 from nervus.runtime.services import ServiceContext
 from nervus.wire import Accepted, Connected, Mint, Publish, topics
@@ -87,6 +87,30 @@ def test_invented_sources_cost_no_memory() -> None:
     assert len(core.sources) <= 1_025
     assert core.sources["*"] == 1_500 - 1_024
     assert core.reasons["schema_invalid"] == 1_500
+
+
+def retained(topic: str) -> Accepted:
+    payload = RejectEventPayload(
+        reason_code="retained_event",
+        stage="topic",
+        input_ref=InputRef(source_topic=topic),
+        observed_at=NOW_MS,
+    )
+    publish = MINT.full(RejectEvent, topics.reject("house", "home"), payload, NOW_MS)
+    return judged(Publish(publish.address, publish.message, publish.expiry_ms, "core"), NOW_MS)
+
+
+@pytest.mark.req("S0-18")
+def test_events_that_were_retained_are_erased_now_and_then_by_topic() -> None:
+    core = Reflect(ReflectSettings(batch_ms=10_000))
+    for room in ("hall", "kitchen"):
+        core.step(retained(topics.afferent("room", room, "motion", "b1").topic), NOW_MS)
+    core.step(retained("/not/ours"), NOW_MS)
+    assert core.tick(NOW_MS) == [EraseRetained((topics.AFFERENT,))]
+    core.step(retained(topics.ping("b1").topic), NOW_MS + 1)
+    assert core.tick(NOW_MS + 9_999) == []
+    effects = core.tick(NOW_MS + 10_000)
+    assert effects[1:] == [EraseRetained((topics.PING,))]
 
 
 def test_a_reject_without_a_source_is_counted_and_a_connection_is_not() -> None:

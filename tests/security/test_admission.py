@@ -44,12 +44,30 @@ def test_a_certificate_of_another_authority_is_refused(
     assert running_house.publish(foreign, "core", "/x", "in").returncode != 0
 
 
-def test_an_expired_certificate_is_refused(running_house: House) -> None:
+@pytest.mark.req("S4-58")
+@pytest.mark.parametrize("broker", BROKERS)
+def test_an_expired_certificate_is_refused(running_house: House, broker: BrokerName) -> None:
     past = datetime.now(UTC) - timedelta(days=366)
     late = Authority(running_house.state, clock=lambda: past).issue("late", "consumer")
     fresh = running_house.join("fresh", "consumer")
-    assert running_house.publish(fresh, "core", "/x", "in").returncode == 0
-    assert running_house.publish(late, "core", "/x", "in").returncode != 0
+    assert running_house.publish(fresh, broker, "/x", "in").returncode == 0
+    assert running_house.publish(late, broker, "/x", "in").returncode != 0
+
+
+@pytest.mark.req("S4-60")
+def test_the_core_broker_speaks_tls_1_3_alone_and_the_boards_listener_1_2_too(
+    running_house: House,
+) -> None:
+    relay = running_house.join("relay", "relay")
+    for broker, old in (("core", b""), ("spinal", CONNACK_ACCEPTED)):
+        port = running_house.settings.brokers.get(broker).port  # type: ignore[arg-type]
+        for version, answer in (
+            (ssl.TLSVersion.TLSv1_3, CONNACK_ACCEPTED),
+            (ssl.TLSVersion.TLSv1_2, old),
+        ):
+            context = relay.ssl_context()
+            context.minimum_version = context.maximum_version = version
+            assert answer_to_connect(port, context) == answer, (broker, version)
 
 
 def test_a_brokers_own_certificate_cannot_be_used_to_join(running_house: House) -> None:

@@ -33,6 +33,7 @@ _OVERRIDDEN: Final = {
     "on_socket_unregister_write": "_on_socket_unregister_write",
 }
 _CALLED: Final = ("ack", "manual_ack_set", "publish", "_out_packet", "_sock_close")
+_NO_LIMIT: Final = 268_435_460  # what MQTT itself can carry
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -82,6 +83,7 @@ class Client(aiomqtt.Client):
         self._drained = asyncio.Event()
         self._drained.set()
         self.broker_receive_maximum = 65_535
+        self.broker_packet_maximum = _NO_LIMIT
 
     @property
     def live(self) -> bool:
@@ -138,6 +140,8 @@ class Client(aiomqtt.Client):
         """
         await asyncio.wait((self._disconnected,))
         cause = self._disconnected.exception()
+        if isinstance(cause, aiomqtt.MqttError):
+            raise cause
         raise aiomqtt.MqttError(str(cause or "the broker closed the connection"))
 
     def release(self) -> None:
@@ -170,6 +174,7 @@ class Client(aiomqtt.Client):
         properties: Properties | None = None,
     ) -> None:
         self.broker_receive_maximum = getattr(properties, "ReceiveMaximum", 65_535)
+        self.broker_packet_maximum = getattr(properties, "MaximumPacketSize", _NO_LIMIT)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:

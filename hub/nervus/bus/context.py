@@ -1,6 +1,6 @@
 """What a plane's service is given by whatever runs it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from nervus.bus.address import BrokerAddress
 from nervus.bus.journal_settings import JournalSettings
 from nervus.errors import UsageError
+from nervus.wire import TopicSpec
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -62,6 +63,14 @@ class Context(Protocol):
 
     def grants(self) -> Mapping[str, str]:
         """Return the granted `scope_level/scope` of each device id, as it is now."""
+        ...
+
+    async def erase_retained(self, topics: Sequence[TopicSpec]) -> int:
+        """Erase what running brokers retain of events; returns how many messages.
+
+        Raises:
+            NervusError: A broker could not be cleaned.
+        """
         ...
 
     def ready(self) -> None:

@@ -26,14 +26,16 @@ from nervus.bus.errors import (
 )
 from nervus.bus.failure import first_failure
 from nervus.bus.outbox import Outbox, Outgoing
+from nervus.bus.reasons import NOT_AUTHORIZED, PASSING, QUOTA_EXCEEDED, to_do
 from nervus.wire import Packet
 
 OnPacket = Callable[[Packet], Awaitable[None]]
 OnConnect = Callable[[], Awaitable[None]]
 Sink = Callable[["Delivery"], None]
 
-_NOT_AUTHORIZED: Final = 0x87
 _FAILURE: Final = 0x80
+_HEADER_BYTES: Final = 18
+"""Of a PUBLISH at most: type, remaining length, topic length, id, properties with expiry."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -49,6 +51,7 @@ class SessionCounters:
     denied: int = 0
     refused: int = 0
     resent: int = 0
+    deferred: int = 0
     connects: int = 0
     failures: int = 0
 
@@ -113,6 +116,8 @@ class Session:
         self.broker: Literal["spinal", "core"] = broker
         self.address = address
         self.counters = SessionCounters()
+        self.trouble: str | None = None
+        """Why it is not connected, with the broker's reason and what to do; None while it is."""
         self._filters = tuple(filters)
         self._on_packet = on_packet
         self._on_connect = on_connect
@@ -125,14 +130,18 @@ class Session:
         self._waiting = asyncio.Event()
         self._confirmed = asyncio.Event()
         self._unconfirmed: dict[int, Outgoing] = {}
+        self._refused: list[Outgoing] = []
         self._up = asyncio.Event()
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         # Jitter only has to differ between parts: no secret, and no need to repeat it.
-        self._backoff = Backoff(
-            self._limits.backoff_base_ms,
-            self._limits.backoff_cap_ms,
-            Random().random,  # noqa: S311  see above
+        self._backoff, self._quota = (
+            Backoff(
+                self._limits.backoff_base_ms,
+                self._limits.backoff_cap_ms,
+                Random().random,  # noqa: S311  see above
+            )
+            for _ in range(2)
         )
 
     @property
@@ -143,7 +152,7 @@ class Session:
     @property
     def backlog(self) -> int:
         """Messages that wait to be sent or confirmed."""
-        return len(self._outbox) + len(self._unconfirmed)
+        return len(self._outbox) + len(self._unconfirmed) + len(self._refused)
 
     async def wait_connected(self) -> None:
         """Wait until the session is connected and subscribed."""
@@ -219,9 +228,10 @@ class Session:
                 await self._serve()
             except aiomqtt.MqttError as error:
                 self.counters.failures += 1
+                self.trouble = "; ".join(filter(None, (str(error), to_do(_code(error)))))
                 _LOG.warning(
                     "%s: %s at %s:%d: %s",
-                    self.identity, self.broker, self.address.host, self.address.port, error,
+                    self.identity, self.broker, self.address.host, self.address.port, self.trouble,
                 )  # fmt: skip
             if self._clock() - started_ms >= self._limits.stable_ms:
                 self._backoff.reset()
@@ -270,6 +280,7 @@ class Session:
     async def _greet(self) -> None:
         if self._on_connect is not None:
             await self._on_connect()
+        self.trouble = None
         self._up.set()
 
     async def _subscribe(self, client: Client) -> None:
@@ -277,6 +288,9 @@ class Session:
             return
         codes = await client.subscribe_all(self._filters)
         for wanted, code in zip(self._filters, codes, strict=True):
+            if code.value in PASSING:
+                _LOG.warning("%s: %s refuses %s for now", self.identity, self.broker, wanted.topic)
+                raise aiomqtt.MqttCodeError(code)
             if code.value >= _FAILURE:
                 raise SubscriptionRefusedError(
                     f"{self.broker} broker: {code} (0x{code.value:02x}) for {self.identity}",
@@ -316,12 +330,16 @@ class Session:
     async def _send_all(self, client: Client) -> Never:
         in_flight = min(self._limits.in_flight, client.broker_receive_maximum)
         while True:
-            while not self._outbox:
+            while not self._outbox and not self._refused:
                 self._waiting.clear()
                 await self._waiting.wait()
-            while len(self._unconfirmed) >= in_flight:
+            while len(self._unconfirmed) >= in_flight or (self._refused and self._unconfirmed):
                 self._confirmed.clear()
                 await self._confirmed.wait()
+            if self._refused:
+                self._put_refused_back()
+                await asyncio.sleep(self._quota.next_ms() / 1000)
+                continue
             if client.unsent >= self._limits.unsent:
                 await client.drained()
             # What waits may be shed meanwhile.
@@ -337,6 +355,15 @@ class Session:
                 message.finish(MessageExpiredError("expired unsent", where=message.topic))
                 return
             expiry_s = -(-left_ms // 1000)
+        size = len(message.payload) + len(message.topic.encode()) + _HEADER_BYTES
+        if size > client.broker_packet_maximum:
+            # The broker would end the connection, again for each attempt.
+            self.counters.refused += 1
+            limit = client.broker_packet_maximum
+            error = f"{size} bytes, the broker takes {limit}"
+            _LOG.error("%s: %s not sent: %s", self.identity, message.topic, error)
+            message.finish(PublishError(error, where=message.topic))
+            return
         try:
             mid = client.send(
                 message.topic,
@@ -361,9 +388,15 @@ class Session:
         self._confirmed.set()
         if code.value < _FAILURE:
             self.counters.published += 1
+            self._quota.reset()
             message.finish(None)
             return
-        denied = code.value == _NOT_AUTHORIZED
+        if code.value == QUOTA_EXCEEDED:
+            self.counters.deferred += 1
+            self._refused.append(message)
+            self._waiting.set()
+            return
+        denied = code.value == NOT_AUTHORIZED
         self.counters.denied += denied
         self.counters.refused += not denied
         _LOG.warning("%s: %s refused %s: %s", self.identity, self.broker, message.topic, code)
@@ -376,7 +409,19 @@ class Session:
             )
         )
 
+    def _put_refused_back(self) -> None:
+        """Let what the broker had no room for be sent again, in its order."""
+        _LOG.warning(
+            "%s: %s has no room for %d messages: %s",
+            self.identity, self.broker, len(self._refused), to_do(QUOTA_EXCEEDED),
+        )  # fmt: skip
+        for message in reversed(self._refused):
+            self._settle_shed(self._outbox.put_back(message))
+        self._refused.clear()
+
     def _take_back(self) -> None:
+        if self._refused:
+            self._put_refused_back()
         for message in reversed(self._unconfirmed.values()):
             self.counters.resent += 1
             self._settle_shed(self._outbox.put_back(message))
@@ -387,3 +432,9 @@ class Session:
         if message is not None:
             self.counters.shed += 1
             message.finish(MessageShedError("the outbox is full", where=message.topic))
+
+
+def _code(error: aiomqtt.MqttError) -> int | None:
+    """The reason code of a CONNACK, SUBACK or DISCONNECT, if the broker gave one."""
+    rc = getattr(error, "rc", None)
+    return rc.value if isinstance(rc, ReasonCode) else None

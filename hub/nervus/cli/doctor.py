@@ -1,5 +1,6 @@
 """`nervus doctor`: what is wrong with this machine, and what to do."""
 
+import logging
 from typing import Final
 
 import typer
@@ -7,13 +8,14 @@ from rich.console import Console
 from rich.table import Table
 
 from nervus.cli.options import State
-from nervus.runtime.doctor import Finding, Verdict, examine
+from nervus.runtime.doctor import examine
+from nervus.runtime.finding import Finding, Verdict
 
 _STYLES: Final = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILURE: "bold red"}
 
 
 def doctor(state: State) -> None:
-    """Check programs, settings, ports, certificates, permissions, disk and clock.
+    """Check programs, settings, ports, certificates, permissions, disk, clock and brokers.
 
     The exit code is 1 when something must be put right, else 0.
 
@@ -23,6 +25,8 @@ def doctor(state: State) -> None:
 
       nervus doctor --state /tmp/house
     """
+    # What the brokers answer becomes findings; the log would say it a second time.
+    logging.getLogger("nervus.bus").setLevel(logging.CRITICAL)
     findings = examine(state)
     Console().print(_table(findings))
     failed = any(finding.verdict is Verdict.FAILURE for finding in findings)

@@ -1,5 +1,6 @@
 """`nervus identity`: who takes part."""
 
+import asyncio
 import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nervus.cli.clean import IDENTITY
 from nervus.cli.options import State
 from nervus.runtime.brokers import refresh_rights
+from nervus.runtime.clean import CleanError, Search, clean
 from nervus.runtime.files import make_private_folder, write_private
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.revocation import revoke as revoke_identity
@@ -54,6 +57,7 @@ def issue(
     folder = StateFolder.open(state)
     settings = Settings.load(folder.settings_file)
     authority = Authority.create(folder)
+    before = authority.find(name)
     identity = authority.issue(name, role, scope)
     told = refresh_rights(folder, settings, authority)
     if out is not None:
@@ -69,6 +73,8 @@ def issue(
         else "  rights  in force at the next start of the brokers",
         markup=False,
     )
+    if before is not None and (before.role, before.scope) != (role, scope):
+        _clear(console, folder, name, before.role)
     command = example_command(identity, settings)
     if command is not None:
         console.print("Try it:", markup=False)
@@ -101,6 +107,7 @@ def revoke(
         else "  in force at the next start of the brokers",
         markup=False,
     )
+    _clear(console, folder, name, revocation.certificates[-1].role)
     services = {
         one.name for service in services_of(settings).values() for one in service.identities
     }
@@ -108,6 +115,23 @@ def revoke(
         console.print(
             f"  {name} is a part of the hub: `nervus up` issues it anew at its next start"
         )
+
+
+def _clear(console: Console, folder: StateFolder, name: str, role: str | None) -> None:
+    """Erase what an identity retained that was revoked, or now speaks for another place."""
+    if not any(
+        spec.retained and role in (*spec.publish, *(spec.spinal_publish or ())) for spec in TOPICS
+    ):
+        return
+    search = Search(wanted=lambda orphan: name in (orphan.source, orphan.device_id), disowned=name)
+    settings, authority = Settings.load(folder.settings_file), Authority(folder)
+    try:
+        found = asyncio.run(clean(folder, settings, authority, IDENTITY, search, erase=True))
+    except CleanError as error:
+        told = f"stays for now, {error.what}; later: nervus clean --yes"
+    else:
+        told = f"{len(found.orphans)} messages, erased"
+    console.print(f"  retained {told}", markup=False)
 
 
 @app.command("list")

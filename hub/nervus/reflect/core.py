@@ -7,7 +7,11 @@ from typing import Any, Final
 
 from nervus.reflect.reject import Reject
 from nervus.reflect.settings import ReflectSettings
-from nervus.wire import Accepted, Connected
+from nervus.wire import Accepted, Connected, TopicSpec
+from nervus.wire.topic_parser import parse
+
+ERASE_EVERY_MS: Final = 10_000
+"""Least time between two looks at the brokers; who retains without end gets no more."""
 
 SOURCE_LIMIT: Final = 1_024
 """Sources counted by name; what others caused is counted under "*"."""
@@ -21,6 +25,16 @@ class Keep:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class EraseRetained:
+    """Effect: somebody retained an event; erase what brokers keep of these topics."""
+
+    topics: tuple[TopicSpec, ...]
+
+
+Effect = Keep | EraseRetained
+
+
 class Reflect:
     """Collects rejects into batches; what floods was folded where it was rejected."""
 
@@ -28,12 +42,14 @@ class Reflect:
         self._settings = settings
         self._batch: list[Reject] = []
         self._due_ms = 0
+        self._to_erase: dict[str, TopicSpec] = {}
+        self._erase_due_ms = 0
         self.reasons: Counter[str] = Counter()
         """Rejected messages by reason code, since the start."""
         self.sources: Counter[str] = Counter()
         """Rejected messages by source, since the start."""
 
-    def step(self, event: Accepted | Connected, now_ms: int) -> Sequence[Keep]:
+    def step(self, event: Accepted | Connected, now_ms: int) -> Sequence[Effect]:
         """Take one RejectEvent."""
         if isinstance(event, Connected):
             return []
@@ -41,14 +57,27 @@ class Reflect:
         reject = _reject(message, now_ms)
         self.reasons[reject.reason_code] += reject.count
         self.sources[self._counted(reject.source or "")] += reject.count
+        if reject.reason_code == "retained_event":
+            address = parse(reject.source_topic or "")
+            if address is not None:
+                self._to_erase[address.spec.name] = address.spec
         if not self._batch:
             self._due_ms = now_ms + self._settings.batch_ms
         self._batch.append(reject)
         return self._flush() if len(self._batch) >= self._settings.batch_rows else []
 
-    def tick(self, now_ms: int) -> Sequence[Keep]:
-        """Write what has waited for long enough."""
-        return self._flush() if self._batch and now_ms >= self._due_ms else []
+    def tick(self, now_ms: int) -> Sequence[Effect]:
+        """Write what has waited for long enough; erase retained events, now and then."""
+        effects = [*self._flush()] if self._batch and now_ms >= self._due_ms else []
+        return [*effects, *self._erase(now_ms)]
+
+    def _erase(self, now_ms: int) -> Sequence[EraseRetained]:
+        if not self._to_erase or now_ms < self._erase_due_ms:
+            return []
+        self._erase_due_ms = now_ms + ERASE_EVERY_MS
+        topics = tuple(self._to_erase.values())
+        self._to_erase.clear()
+        return [EraseRetained(topics)]
 
     def _flush(self) -> Sequence[Keep]:
         rejects = tuple(self._batch)

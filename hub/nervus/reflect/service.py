@@ -1,17 +1,29 @@
 """Reflect's I/O: reads RejectEvents on both brokers, keeps them in data/reflect.db."""
 
+import asyncio
+import logging
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, Never
 
-from nervus.bus import KEPT, Context, Session, Shell, plane_settings, subscriptions
-from nervus.reflect.core import Keep, Reflect
+from nervus.bus import (
+    KEPT,
+    Context,
+    Session,
+    Shell,
+    first_failure,
+    plane_settings,
+    subscriptions,
+)
+from nervus.errors import NervusError
+from nervus.reflect.core import Effect, EraseRetained, Keep, Reflect
 from nervus.reflect.quarantine import SCHEMA, keep
 from nervus.reflect.settings import ReflectSettings
 from nervus.store import Store
-from nervus.wire import Guard, Mint, RejectLane, topics
+from nervus.wire import Guard, Mint, RejectLane, TopicSpec, topics
 
 IDENTITY: Final = "reflect"
 TAKES: Final = (topics.REJECT,)
+_LOG: Final = logging.getLogger(__name__)
 BROKERS: Final[tuple[Literal["spinal", "core"], ...]] = ("spinal", "core")
 
 
@@ -20,9 +32,15 @@ async def run(context: Context) -> None:
     mint = Mint(IDENTITY, "reflect", seed=context.seed, boot=context.boot)
     store = Store(context.data / "reflect.db", (SCHEMA, KEPT))
 
-    async def commit(effects: Sequence[Keep]) -> None:
+    to_erase: asyncio.Queue[tuple[TopicSpec, ...]] = asyncio.Queue()
+
+    async def commit(effects: Sequence[Effect]) -> None:
         for effect in effects:
-            await store.write(lambda connection: keep(connection, effect.rejects, effect.limit))  # noqa: B023 - awaited within the turn
+            match effect:
+                case Keep(rejects, limit):
+                    await store.write(lambda connection: keep(connection, rejects, limit))
+                case EraseRetained(specs):
+                    to_erase.put_nowait(specs)  # one in ten seconds
 
     sessions = [
         Session(
@@ -42,6 +60,23 @@ async def run(context: Context) -> None:
         store=store,
     )
     try:
-        await shell.run(context.ready)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(shell.run(context.ready), name="reflect")
+            tasks.create_task(_erase(context, to_erase), name="retained events")
+    except BaseExceptionGroup as group:
+        raise first_failure(group) from group
     finally:
         await store.close()
+
+
+async def _erase(context: Context, to_erase: asyncio.Queue[tuple[TopicSpec, ...]]) -> Never:
+    while True:
+        specs = await to_erase.get()
+        names = ", ".join(spec.name for spec in specs)
+        try:
+            number = await context.erase_retained(specs)
+        except NervusError as error:
+            # Whoever reads them refuses them all the same, and so reminds us.
+            _LOG.warning("retained events stay at the broker (%s): %s", names, error)
+        else:
+            _LOG.info("erased %d retained events (%s)", number, names)

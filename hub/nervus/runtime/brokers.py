@@ -96,9 +96,15 @@ class Broker:
         write_private(self.configuration_file, content)
         self.write_acl(authority.identities())
 
-    def write_acl(self, identities: Sequence[Identity]) -> None:
-        """Write the rights of `identities`; a running broker takes them on `reload`."""
-        write_private(self.acl_file, render_acl(self.name, identities, acl.lines))
+    def write_acl(self, identities: Sequence[Identity], lent: Sequence[str] = ()) -> None:
+        """Write the rights of `identities`; a running broker takes them on `reload`.
+
+        Args:
+            identities: Who has the rights of a role.
+            lent: Lines for the moment, which the next call takes back; the first names the user.
+        """
+        content = render_acl(self.name, identities, acl.lines)
+        write_private(self.acl_file, "\n".join([content, *lent, ""]) if lent else content)
 
     def running_pid(self) -> int | None:
         """Return the process id of the mosquitto that runs this configuration, if one does."""

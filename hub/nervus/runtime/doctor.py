@@ -1,14 +1,13 @@
 """Examines a machine and a state folder without changing either."""
 
+import ctypes
 import os
 import platform
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from shutil import disk_usage, which
 from tempfile import TemporaryFile
@@ -16,7 +15,9 @@ from typing import Final
 
 from nervus import resources
 from nervus.errors import NervusError
+from nervus.runtime.broker_health import examine_brokers
 from nervus.runtime.brokers import brokers
+from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import RENEW_BEFORE, Authority
 from nervus.runtime.settings import Settings, port_is_free
 from nervus.runtime.state import StateFolder
@@ -25,26 +26,10 @@ from nervus.runtime.system import require_mosquitto
 OLDEST_PYTHON: Final = (3, 11)
 SLOW_FSYNC_MS: Final = 50
 LOW_DISK_BYTES: Final = 200_000_000
+SCANT_DISK_BYTES: Final = 1_000_000_000
+_TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronized
 # No clock that was ever set shows a time before this program was written.
 EARLIEST_TIME: Final = datetime(2025, 6, 1, tzinfo=UTC)
-
-
-class Verdict(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILURE = "failure"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at; `hint` says what to do unless all is well."""
-
-    verdict: Verdict
-    what: str
-    found: str
-    hint: str = ""
 
 
 def examine(path: Path) -> list[Finding]:
@@ -99,12 +84,28 @@ def _micropython() -> Finding:
 
 
 def _clock() -> Finding:
-    now = datetime.now(UTC)
+    return _judged_clock(datetime.now(UTC), synchronized=_synchronized())
+
+
+def _judged_clock(now: datetime, *, synchronized: bool | None) -> Finding:
     found = f"{now:%Y-%m-%d %H:%M:%S} UTC"
-    if now >= EARLIEST_TIME:
-        return Finding(Verdict.OK, "clock", found)
-    hint = "set the clock (timedatectl), or certificates will not be valid"
-    return Finding(Verdict.FAILURE, "clock", found, hint)
+    if now < EARLIEST_TIME:
+        hint = "set the clock (timedatectl), or certificates will not be valid"
+        return Finding(Verdict.FAILURE, "clock", found, hint)
+    if synchronized is False:
+        hint = "boards get their time from here: sudo timedatectl set-ntp true"
+        return Finding(Verdict.WARNING, "clock", f"{found}, not synchronized", hint)
+    return Finding(Verdict.OK, "clock", found)
+
+
+def _synchronized() -> bool | None:
+    """Whether the kernel's clock is kept by NTP, by adjtimex(2); None where it does not tell."""
+    adjtimex = getattr(ctypes.CDLL(None, use_errno=True), "adjtimex", None)
+    if adjtimex is None:
+        return None
+    # struct timex is 208 bytes; its first field, modes, is 0: only read.
+    state = adjtimex(ctypes.create_string_buffer(256))
+    return None if state < 0 else state != _TIME_ERROR
 
 
 def _user() -> Finding:
@@ -173,6 +174,11 @@ def _disk(state: StateFolder) -> Iterator[Finding]:
     if free < LOW_DISK_BYTES:
         found = f"{free // 1_000_000} MB free"
         yield Finding(Verdict.FAILURE, "disk", found, f"make room on the disk of {state.path}")
+    elif free < SCANT_DISK_BYTES:
+        found = f"{free // 1_000_000} MB free"
+        yield Finding(
+            Verdict.WARNING, "disk", found, f"make room soon: stores stop when {state.path} is full"
+        )
     try:
         with TemporaryFile(dir=state.data) as file:
             file.write(bytes(4096))
@@ -202,4 +208,5 @@ _STATE: Final[tuple[Callable[[StateFolder], Iterator[Finding]], ...]] = (
     _settings,
     _certificates,
     _disk,
+    examine_brokers,
 )

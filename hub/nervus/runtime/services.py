@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from nervus.bus import BrokerAddress, Context, JournalSettings
 from nervus.bus.context import Plane
 from nervus.errors import NervusError, UsageError
+from nervus.runtime.clean import Search, clean
 from nervus.runtime.grants import Grants
 from nervus.runtime.identity import Authority
 from nervus.runtime.notify import READY, notify
 from nervus.runtime.settings import Settings, broken_rule
 from nervus.runtime.state import BrokerName, StateFolder
 from nervus.thalamus import ThalamusSettings
+from nervus.wire import TopicSpec
 
 Run = Callable[[Context], Coroutine[Any, Any, None]]
 
@@ -84,7 +86,11 @@ SERVICES: Final[dict[str, Service]] = {
             "nervus.policy.service",
             (ServiceIdentity("policy", "policy"), ServiceIdentity("reliable", "reliable")),
         ),
-        Service("reflect", "nervus.reflect.service", (ServiceIdentity("reflect", "reflect"),)),
+        Service(
+            "reflect",
+            "nervus.reflect.service",
+            (ServiceIdentity("reflect", "reflect"), ServiceIdentity("cleaner", "cleaner")),
+        ),
     )
 }
 
@@ -173,6 +179,21 @@ class ServiceContext:
         listener = self.settings.brokers.get(broker)
         certificate = Authority(self.state).get(identity)
         return BrokerAddress(listener.connect_host, listener.port, certificate.ssl_context())
+
+    async def erase_retained(self, topics: Sequence[TopicSpec]) -> int:
+        """Erase what running brokers retain of events; returns how many messages.
+
+        Raises:
+            NervusError: A broker could not be cleaned.
+        """
+        search = Search(
+            filters=[spec.filter() for spec in topics],
+            only={broker for spec in topics for broker in spec.brokers},
+            wanted=lambda orphan: orphan.reason_code == "retained_event",
+        )
+        authority = Authority(self.state)
+        found = await clean(self.state, self.settings, authority, "cleaner", search, erase=True)
+        return len(found.orphans)
 
     def ready(self) -> None:
         """Say that this service serves."""

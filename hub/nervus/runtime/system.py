@@ -28,6 +28,9 @@ from nervus.runtime.state import StateFolder
 from nervus.runtime.supervision import Timing
 from nervus.runtime.supervisor import AlreadyRunningError, Supervisor
 
+DOCTOR: Final = "doctor"
+"""As whom `nervus doctor` asks the brokers for their figures."""
+
 _PORT_WAIT_S: Final = 3.0
 _PORT_PAUSE_S: Final = 0.05
 
@@ -46,6 +49,7 @@ def prepare(path: Path) -> tuple[StateFolder, Settings, Authority]:
     settings = create_settings(state)
     authority = Authority.create(state)
     ensure_identities(authority, services_of(settings).values())
+    authority.ensure(DOCTOR, "observer")
     prepare_brokers(state, settings, authority)
     return state, settings, authority
 

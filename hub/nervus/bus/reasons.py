@@ -1,0 +1,32 @@
+"""What MQTT 5 reason codes mean for whoever has to mend it (OASIS MQTT 5.0, 2.4)."""
+
+from typing import Final
+
+QUOTA_EXCEEDED: Final = 0x97
+NOT_AUTHORIZED: Final = 0x87
+PASSING: Final = frozenset({0x80, 0x83, 0x88, 0x89, QUOTA_EXCEEDED})
+"""Codes that may be others in a moment: unspecified, implementation, unavailable, busy, quota."""
+
+_TO_DO: Final = {
+    0x81: "the broker cannot read us: is something else listening on that port?",
+    0x82: "the broker cannot read us: is something else listening on that port?",
+    0x84: "the broker does not speak MQTT 5: update it",
+    0x85: "use_username_as_clientid must be true: let `nervus up` write mosquitto.conf anew",
+    0x86: "issue the identity anew: nervus identity issue",
+    0x87: "was it revoked? look at `nervus identity list`, then issue it anew",
+    0x88: "the broker takes no more connections now: look at `nervus doctor`",
+    0x89: "the broker is busy: look at `nervus doctor`",
+    0x8A: "the broker has banned this identity: look at its log",
+    0x8B: "the broker stops: `nervus status` tells whether it comes back",
+    0x8D: "nothing was heard of us for too long: is this machine overloaded?",
+    0x8E: "a second program uses this identity: end it, or issue it one of its own",
+    0x93: "more unacknowledged messages than the broker takes: report this",
+    0x95: "a message was larger than max_packet_size in mosquitto.conf: report this",
+    0x97: "the broker's quota is used up: look at `nervus doctor`, and for a full disk",
+    0x98: "the broker's administrator ended the connection: look at its log",
+}
+
+
+def to_do(code: int | None) -> str:
+    """What to do about a reason code; empty when the code says nothing to act on."""
+    return _TO_DO.get(code or 0, "")

@@ -1,0 +1,162 @@
+"""A broker that refuses: every reason is seen, told with what to do, and outlived.
+
+Where mosquitto cannot be made to refuse with a code, its answer is bent on its way.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from fault.bending_proxy import bending, connack, disconnect, puback, suback
+from hub.plain_broker import PlainBroker, running, within
+from nervus.bus import Filter, Limits, Outgoing, PublishDeniedError, Session
+from nervus.bus import SubscriptionRefusedError as Refused
+from nervus.bus.reasons import to_do
+from nervus.wire import Packet
+
+QUICK = Limits(backoff_base_ms=20, backoff_cap_ms=100)
+BUSY, QUOTA, DENIED = 0x89, 0x97, 0x87
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[PlainBroker]:
+    one = PlainBroker(tmp_path)
+    await one.start()
+    yield one
+    one.kill()
+
+
+class Reader:
+    """A session that keeps the texts it got."""
+
+    def __init__(self, broker: PlainBroker, limits: Limits = QUICK) -> None:
+        self.texts: list[bytes] = []
+        self.session = Session(
+            "reader", "core", broker.address, filters=[Filter("t/#", 1)], on_packet=self._take,
+            limits=limits,
+        )  # fmt: skip
+
+    async def _take(self, packet: Packet) -> None:
+        self.texts.append(packet.payload)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (DENIED, "was it revoked?"),
+        (0x88, "takes no more connections"),
+        (0x85, "use_username_as_clientid"),
+        (QUOTA, "quota is used up"),
+    ],
+)
+async def test_a_refused_connection_is_told_and_tried_again_and_nothing_is_lost(
+    broker: PlainBroker, code: int, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = Reader(broker)
+    async with running(reader.session), bending(broker.address) as proxy:
+        proxy.bend = connack(code)
+        writer = Session("writer", "core", proxy.address, limits=QUICK)
+        task = asyncio.create_task(writer.run())
+        for number in range(5):
+            writer.post(Outgoing("t/x", b"%d" % number, qos=1))
+        await within(lambda: writer.counters.failures >= 3)
+        assert not writer.connected
+        assert told in (writer.trouble or "")
+        proxy.bend = lambda _, packet: packet
+        await within(lambda: len(reader.texts) == 5)
+        assert writer.trouble is None
+        task.cancel()
+        await asyncio.wait([task])
+    assert reader.texts == [b"0", b"1", b"2", b"3", b"4"]
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(0x8E, "a second program uses this identity"), (0x8B, "the broker stops")]
+)
+async def test_a_farewell_of_the_broker_is_told_with_its_reason(
+    broker: PlainBroker, code: int, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bending(broker.address) as proxy:
+        session = Session("part", "core", proxy.address, limits=QUICK)
+        async with running(session):
+            proxy.say(disconnect(code))
+            await within(lambda: session.counters.reconnects == 1)
+            await session.publish("t/x", b"", qos=1)
+    assert told in caplog.text
+
+
+async def test_what_the_broker_has_no_room_for_is_sent_again_in_order(
+    broker: PlainBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    results: list[object] = []
+    async with bending(broker.address) as proxy:
+        writer = Session("writer", "core", proxy.address, limits=QUICK)
+        async with running(writer):
+            proxy.bend = puback(QUOTA)
+            for number in range(10):
+                writer.post(Outgoing("t/x", b"%d" % number, qos=1, done=results.append))
+            await within(lambda: writer.counters.deferred >= 20)
+            assert results == []
+            assert writer.backlog == 10
+            proxy.bend = lambda _, packet: packet
+            reader = Reader(broker)
+            await within(lambda: results == [None] * 10)
+            async with running(reader.session):
+                await writer.publish("t/x", b"last", qos=1)
+                await within(lambda: reader.texts == [b"last"])
+    assert writer.counters.published == 11
+    assert "has no room for" in caplog.text
+    assert to_do(QUOTA) in caplog.text
+
+
+async def test_what_is_refused_for_want_of_room_survives_the_end_of_the_connection(
+    broker: PlainBroker,
+) -> None:
+    reader = Reader(broker)
+    async with running(reader.session), bending(broker.address) as proxy:
+        writer = Session("writer", "core", proxy.address, limits=QUICK)
+        async with running(writer):
+            proxy.bend = puback(QUOTA)
+            writer.post(Outgoing("t/x", b"once more", qos=1))
+            await within(lambda: writer.counters.deferred > 0)
+            proxy.bend = lambda _, packet: packet
+            proxy.say(b"")
+            await within(lambda: writer.backlog == 0)
+            assert writer.counters.published == 1
+        await within(lambda: reader.texts)
+    assert set(reader.texts) == {b"once more"}
+
+
+async def test_a_denied_message_is_told_to_its_sender_and_others_go_on(
+    broker: PlainBroker,
+) -> None:
+    async with bending(broker.address) as proxy:
+        writer = Session("writer", "core", proxy.address, limits=QUICK)
+        async with running(writer):
+            proxy.bend = puback(DENIED)
+            with pytest.raises(PublishDeniedError, match="0x87"):
+                await writer.publish("t/x", b"", qos=1)
+            proxy.bend = lambda _, packet: packet
+            await writer.publish("t/x", b"", qos=1)
+    assert (writer.counters.denied, writer.counters.published) == (1, 1)
+
+
+async def test_a_subscription_refused_for_good_ends_the_part_and_one_for_now_does_not(
+    broker: PlainBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bending(broker.address) as proxy:
+        session = Session("part", "core", proxy.address, filters=[Filter("t/#", 1)], limits=QUICK)
+        proxy.bend = suback(QUOTA)
+        task = asyncio.create_task(session.run())
+        await within(lambda: session.counters.failures >= 2)
+        assert "core refuses t/# for now" in caplog.text
+        assert to_do(QUOTA) in (session.trouble or "")
+        proxy.bend = lambda _, packet: packet
+        await within(lambda: session.connected)
+        proxy.bend = suback(DENIED)
+        proxy.say(b"")
+        with pytest.raises(Refused, match=r"t/#.*0x87"):
+            await asyncio.wait_for(task, 8)
