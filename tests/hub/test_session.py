@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,11 +26,22 @@ from nervus.bus import (
     subscriptions,
 )
 from nervus.bus import client as client_module
-from nervus.bus.client import Client
+from nervus.bus import session as session_module
+from nervus.bus.client import Client, FastClient, client_class
+from nervus.runtime.identity import Identity
 from nervus.runtime.settings import free_port
 from nervus.wire import Packet, topics
+from support import House
 
 EVERYTHING = [Filter("t/#", 1)]
+
+
+@pytest.fixture(params=[FastClient, Client], ids=["fast", "stock"], autouse=True)
+def client_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Client]:
+    """Every test of this file over both ways to read and write."""
+    kind: type[Client] = request.param
+    monkeypatch.setattr(session_module, "_CLIENT", kind)
+    return kind
 
 
 @pytest.fixture
@@ -246,19 +258,104 @@ async def test_unconfirmed_messages_stay_within_the_brokers_limit(broker: PlainB
     assert writer.counters.reconnects == 0
 
 
-async def test_nagle_is_off(broker: PlainBroker) -> None:
-    async with Client(broker.address, "x", Limits(), lambda _: None, lambda *_: None) as client:
+async def test_nagle_is_off(broker: PlainBroker, client_kind: type[Client]) -> None:
+    async with client_kind(
+        broker.address, "x", Limits(), lambda *_: None, lambda *_: None
+    ) as client:
         connection = client._client.socket()
         assert isinstance(connection, socket.socket)
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_library_of_another_shape_is_refused(
-    broker: PlainBroker, monkeypatch: pytest.MonkeyPatch
+    broker: PlainBroker, monkeypatch: pytest.MonkeyPatch, client_kind: type[Client]
 ) -> None:
     monkeypatch.setattr(client_module, "_CALLED", ("ack", "no_such_name"))
     with pytest.raises(ClientShapeError, match="no_such_name"):
-        Client(broker.address, "x", Limits(), lambda _: None, lambda *_: None)
+        client_kind(broker.address, "x", Limits(), lambda *_: None, lambda *_: None)
+
+
+@pytest.mark.parametrize("shape", [{"_sock_recv": ["size"]}, {"no_such_name": []}])
+def test_with_a_library_of_another_shape_the_stock_path_is_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, shape: dict[str, list[str]]
+) -> None:
+    assert client_class() is FastClient
+    monkeypatch.setattr(client_module, "_FAST_CALLED", shape)
+    assert client_class() is Client
+    assert "slower" in caplog.text
+
+
+async def test_packets_of_every_size_arrive_whole_over_tls(running_house: House) -> None:
+    sizes = [0, 1, 127, 128, 8_000, *range(300, 600), 8_000]
+    reader = Reader()
+    consumer, relay = (running_house.join(*who) for who in (("app", "consumer"), ("r-1", "relay")))
+    listener = running_house.settings.brokers.core
+
+    def session(identity: Identity, **rest: Any) -> Session:
+        address = BrokerAddress(listener.connect_host, listener.port, tls=identity.ssl_context())
+        return Session(identity.name, "core", address, **rest)
+
+    topic = topics.gated_relay("room", "kitchen", "somatic").topic
+    writer = session(relay)
+    filters = subscriptions([topics.GATED_RELAY])
+    async with running(session(consumer, filters=filters, on_packet=reader), writer):
+        for number, size in enumerate(sizes):
+            writer.post(Outgoing(topic, bytes([number % 256]) * size, qos=number % 2))
+        await within(lambda: len(reader.packets) == len(sizes))
+    # QoS 1 and QoS 0 may overtake each other on their way through the outbox.
+    sent = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+    assert sorted(packet.payload for packet in reader.packets) == sorted(sent)
+
+
+async def test_packets_larger_than_a_read_arrive_whole(broker: PlainBroker) -> None:
+    sizes = [16_383, 16_384, 65_536, 200_000, 1, 131_072]
+    reader, writer = Reader(), writing(broker)
+    async with running(reading(broker, reader), writer):
+        for number, size in enumerate(sizes):
+            await writer.publish("t/x", bytes([number]) * size, qos=number % 2)
+        await within(lambda: len(reader.packets) == len(sizes))
+    assert [packet.payload for packet in reader.packets] == [
+        bytes([number]) * size for number, size in enumerate(sizes)
+    ]
+
+
+async def test_a_packet_with_properties_is_read(broker: PlainBroker) -> None:
+    reader = Reader()
+    extra = ["content-type", "text/x"], ["user-property", "a", "b" * 200]
+    options = [word for each in extra for word in ("-D", "publish", *each)]
+    where = ["-h", broker.address.host, "-p", str(broker.address.port), "-V", "5"]
+    async with running(reading(broker, reader)):
+        pub = await asyncio.create_subprocess_exec(
+            "mosquitto_pub", *where, "-q", "1", "-t", "t/x", "-m", "text", *options
+        )
+        assert await pub.wait() == 0
+        await within(lambda: reader.packets)
+    assert reader.packets == [Packet("core", "t/x", b"text", retain=False)]
+
+
+async def test_pings_go_on_while_packets_flow(broker: PlainBroker) -> None:
+    reader, writer = Reader(), writing(broker)
+    session = reading(broker, reader, Limits(keepalive_s=1))
+    async with running(session, writer):
+        number = 0
+        async with asyncio.timeout(15):
+            while broker.log().count("Sending PINGRESP to reader") < 2:
+                await writer.publish("t/x", b"%d" % number, qos=1)
+                number += 1
+                await asyncio.sleep(0.05)
+        await within(lambda: len(reader.packets) == number)
+    assert session.counters.reconnects == 0
+    assert reader.texts == [str(n) for n in range(number)]
+
+
+async def test_acknowledgements_of_one_turn_go_out_together(broker: PlainBroker) -> None:
+    reader, writer = Reader(), writing(broker)
+    session = reading(broker, reader)
+    async with running(session, writer):
+        for n in range(300):
+            writer.post(Outgoing("t/x", b"%d" % n, qos=1))
+        await within(lambda: broker.log().count("Received PUBACK from reader") == 300)
+    assert session.counters.reconnects == 0
 
 
 def test_filters_ask_for_the_highest_qos_a_topic_is_published_with() -> None:

@@ -46,7 +46,8 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
             name = f"{kind}: {step}"
             seen = _SEEN.get(name, "")
             note = f"{size} bytes" if step == "decode + guard" else seen
-            rows.append(Row(name, name, "µs", spreads[name].values(), batch * rounds, (), note))
+            goals = (Goal("≤", _GOALS[kind]),) if step == "decode + guard" else ()
+            rows.append(Row(name, name, "µs", spreads[name].values(), batch * rounds, goals, note))
     for case in cases[-3:]:
         goals = (Goal("≤", 1.0),) if case.name == "id" else ()
         what = _EGRESS[case.name]
@@ -55,6 +56,7 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
     return rows
 
 
+_GOALS: Final = {"compact afferent": 8.0, "full bundle": 15.0, "full command request": 15.0}
 _SEEN: Final = {
     "compact afferent: validation alone": "pydantic; 2.5 µs seen",
     "full bundle: validation alone": "pydantic; 5.0 µs seen",

@@ -1,14 +1,17 @@
-"""A process that takes the flood: brainstem as its service runs it, or a bare paho subscriber.
+"""A process that takes the flood: brainstem as its service runs it, or a bare subscriber.
 
-Started as `python -m benchmarks.receiver brainstem|paho STATE`; prints "ready" once subscribed,
-runs until its stdin ends, then prints what it has seen as JSON.
+Started as `python -m benchmarks.receiver brainstem|paho|mosquitto STATE`; prints "ready" once
+subscribed, runs until its stdin ends, then prints what it has seen as JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
+import resource
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.timing import percentiles
 from nervus.brainstem import Brainstem, BrainstemSettings
-from nervus.brainstem.service import IDENTITY, TAKES
+from nervus.brainstem.machine import IDENTITY, TAKES
 from nervus.bus import BrokerAddress, Session, Shell, subscriptions
 from nervus.runtime.identity import Authority
 from nervus.runtime.settings import Settings
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 _STAMP: Final = re.compile(rb'"t_ms":(\d+)')
 _LAG_EVERY: Final = 10
 _RATE: Final = 10_000
+_CONNECTED_S: Final = 1.0
+_ENDS_S: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -72,7 +77,10 @@ def main() -> None:
     """Run what the command line names."""
     kind, folder = sys.argv[1:]
     state = StateFolder.open(Path(folder))
-    report = asyncio.run(_brainstem(state)) if kind == "brainstem" else _paho(state)
+    if kind == "brainstem":
+        report = asyncio.run(_brainstem(state))
+    else:
+        report = {"paho": _paho, "mosquitto": _mosquitto}[kind](state)
     print(json.dumps(report), flush=True)
 
 
@@ -126,6 +134,26 @@ def _paho(state: StateFolder) -> dict[str, Any]:
     return _report(lags_ms, received)
 
 
+def _mosquitto(state: StateFolder) -> dict[str, Any]:
+    """mosquitto_sub writes a line for each message; it tells neither lag nor when it is ready."""
+    address, identity = _address(state, "spinal"), Authority(state).get(IDENTITY)
+    command = ["mosquitto_sub", "-V", "5", "-h", address.host, "-p", str(address.port), "-F", "x"]
+    command += [
+        *("--cafile", str(identity.ca), "--cert", str(identity.cert), "--key", str(identity.key))
+    ]
+    for each in subscriptions(TAKES):
+        command += ["-t", each.topic, "-q", str(each.qos)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as subscriber:  # noqa: S603 - of our own words
+        time.sleep(_CONNECTED_S)
+        _tell_ready()
+        sys.stdin.read()
+        subscriber.terminate()
+        output, _ = subscriber.communicate(timeout=_ENDS_S)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    received = output.count(b"\n")
+    return {"received": received, "lag_ms": None, "cpu_s": used.ru_utime + used.ru_stime}
+
+
 def _report(lags_ms: list[float], received: int) -> dict[str, Any]:
     lag = percentiles(lags_ms) if lags_ms else None
     cpu_s = time.process_time() - _starting.cpu_s
@@ -133,6 +161,8 @@ def _report(lags_ms: list[float], received: int) -> dict[str, Any]:
 
 
 def _tell_ready() -> None:
+    gc.collect()
+    gc.freeze()  # as the runtime does once a service is ready
     _starting.cpu_s = time.process_time()
     print("ready", flush=True)
 

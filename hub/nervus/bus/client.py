@@ -4,12 +4,18 @@ aiomqtt 2.5 acknowledges a packet before anybody has seen it, forgets the broker
 queues without bound (empicano/aiomqtt#29, #119, #334). paho below it can do all three, and
 aiomqtt hides paho. `Client` overrides four of aiomqtt's callbacks and calls five of paho's names;
 `_require` refuses to start with a version in which one of them is missing.
+
+`FastClient` also takes PUBLISH and PUBACK away from both, and leaves them the session: connecting,
+subscribing, pings, the end. It needs two more private names; `client_class` looks for them.
 """
 
 import asyncio
+import inspect
 import logging
 import socket
-from collections.abc import Callable, Sequence
+import ssl
+import threading
+from collections.abc import Sequence
 from typing import Any, Final
 
 import aiomqtt
@@ -22,18 +28,34 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from nervus.bus.address import BrokerAddress, Filter, Limits
 from nervus.bus.errors import ClientShapeError
-
-OnMessage = Callable[[MQTTMessage], None]
-OnConfirmed = Callable[[int, ReasonCode], None]
+from nervus.bus.receive import (
+    OnConfirmed,
+    OnPublish,
+    Receiver,
+    puback_packet,
+    publish_packet,
+)
 
 _OVERRIDDEN: Final = {
     "on_connect": "_on_connect",
     "on_message": "_on_message",
     "on_publish": "_on_publish",
+    "on_socket_open": "_on_socket_open",
+    "on_socket_register_write": "_on_socket_register_write",
     "on_socket_unregister_write": "_on_socket_unregister_write",
 }
 _CALLED: Final = ("ack", "manual_ack_set", "publish", "_out_packet", "_sock_close")
 _NO_LIMIT: Final = 268_435_460  # what MQTT itself can carry
+_FAST_CALLED: Final = {
+    "_sock_recv": ["bufsize"],
+    "_packet_queue": ["command", "packet", "mid", "qos", "info"],
+    "loop_read": ["max_packets"],
+    "loop_write": [],
+}
+_READ_BYTES: Final = 65_536
+_READS: Final = 64
+_OPAQUE: Final = 0x40
+_MESSAGE_IDS: Final = 65_535
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -44,7 +66,8 @@ class Client(aiomqtt.Client):
         address: Where to connect.
         identity: The client id.
         limits: How much it holds and how long it waits.
-        on_message: Takes each packet, in the event loop, before it is acknowledged.
+        on_publish: Takes topic (None when not UTF-8), payload, QoS, retain flag and message id
+            of each packet, in the event loop, before it is acknowledged.
         on_confirmed: Takes message id and reason code of each PUBACK.
 
     Raises:
@@ -56,7 +79,7 @@ class Client(aiomqtt.Client):
         address: BrokerAddress,
         identity: str,
         limits: Limits,
-        on_message: OnMessage,
+        on_publish: OnPublish,
         on_confirmed: OnConfirmed,
     ) -> None:
         connect = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -78,7 +101,7 @@ class Client(aiomqtt.Client):
         self._require()
         self._client.manual_ack_set(on=True)
         self._client.connect_timeout = limits.timeout_s
-        self._deliver = on_message
+        self._deliver = on_publish
         self._confirm = on_confirmed
         self._drained = asyncio.Event()
         self._drained.set()
@@ -119,10 +142,10 @@ class Client(aiomqtt.Client):
             raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
         return info.mid
 
-    def acknowledge(self, message: MQTTMessage) -> None:
+    def acknowledge(self, mid: int) -> None:
         """Send PUBACK; nothing happens once the connection is gone, its broker forgot us."""
         if self.live:
-            self._client.ack(message.mid, message.qos)
+            self._client.ack(mid, 1)
 
     async def drained(self) -> None:
         """Wait until the socket took everything, or the connection is gone."""
@@ -179,7 +202,11 @@ class Client(aiomqtt.Client):
 
     def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
         del client, userdata
-        self._deliver(message)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = None
+        self._deliver(topic, bytes(message.payload), message.qos, message.retain, message.mid)
 
     def _on_publish(
         self,
@@ -196,3 +223,161 @@ class Client(aiomqtt.Client):
         # paho calls this when its queue is empty, and when it closes the socket.
         self._drained.set()
         super()._on_socket_unregister_write(client, userdata, sock)
+
+
+class FastClient(Client):
+    """The same, with PUBLISH and PUBACK read and written without paho.
+
+    What is read is parsed in place, many packets to a wake-up; what is sent or acknowledged within
+    one turn of the loop is written at once. paho gets every other packet from memory, whole.
+    """
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        identity: str,
+        limits: Limits,
+        on_publish: OnPublish,
+        on_confirmed: OnConfirmed,
+    ) -> None:
+        super().__init__(address, identity, limits, on_publish, on_confirmed)
+        self._receiver = Receiver(on_publish, self._settle, self._leave_to_paho)
+        self._left = _Left()
+        self._client._sock_recv = self._left.take  # type: ignore[method-assign]  # noqa: SLF001
+        self._thread = threading.get_ident()
+        self._frames: list[bytes] = []
+        self._handed = 0
+        self._mid = 0
+        self._unconfirmed: set[int] = set()
+        self._flushing = False
+
+    @property
+    def unsent(self) -> int:
+        """Packets that wait for the socket."""
+        return self._handed
+
+    def send(
+        self, topic: str, payload: bytes, qos: int, *, retain: bool, expiry_s: int | None
+    ) -> int:
+        """Hand a packet to the socket; returns its message id, for `on_confirmed`.
+
+        Raises:
+            aiomqtt.MqttError: The connection is gone.
+        """
+        if not self.live:
+            raise aiomqtt.MqttError("the connection is gone")
+        mid = self._next_mid() if qos else 0
+        self._write_soon(publish_packet(topic, payload, qos, mid, retain=retain, expiry_s=expiry_s))
+        return mid
+
+    def acknowledge(self, mid: int) -> None:
+        """Send PUBACK; nothing happens once the connection is gone, its broker forgot us."""
+        if self.live:
+            self._write_soon(puback_packet(mid))
+
+    def _next_mid(self) -> int:
+        while True:
+            # paho's SUBSCRIBE counts from 1 too, but is answered before anything is sent.
+            self._mid = self._mid % _MESSAGE_IDS + 1
+            if self._mid not in self._unconfirmed:
+                self._unconfirmed.add(self._mid)
+                return self._mid
+
+    def _settle(self, mid: int, code: ReasonCode) -> None:
+        self._unconfirmed.discard(mid)
+        self._confirm(mid, code)
+
+    def _write_soon(self, frame: bytes) -> None:
+        self._drained.clear()
+        self._handed += 1
+        self._frames.append(frame)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        try:
+            if self._frames:
+                data = b"".join(self._frames)
+                self._frames.clear()
+                # As a PUBACK: the one packet after whose writing paho does nothing.
+                self._client._packet_queue(_OPAQUE, data, 0, 0)  # noqa: SLF001
+            self._client.loop_write()
+            connection = self._client.socket()
+            if connection is not None and self._client.want_write():
+                self._loop.add_writer(connection.fileno(), self._flush)
+        except Exception as error:  # noqa: BLE001  as aiomqtt: whatever it is, the link is broken
+            self._break(error)
+        finally:
+            self._flushing = False
+
+    def _break(self, error: Exception) -> None:
+        if not self._disconnected.done():
+            self._disconnected.set_exception(error)
+
+    def _readable(self) -> None:
+        try:
+            self._read()
+        except Exception as error:  # noqa: BLE001  as aiomqtt: whatever it is, the link is broken
+            self._break(error)
+
+    def _read(self) -> None:
+        for _ in range(_READS):
+            connection: Any = self._client.socket()
+            if connection is None:
+                return
+            try:
+                data = connection.recv(_READ_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            if not data:
+                self._leave_to_paho(b"")
+                return
+            self._receiver.feed(data)
+
+    def _leave_to_paho(self, packet: bytes) -> None:
+        self._left.give(packet)
+        self._client.loop_read()
+
+    def _on_socket_open(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        super()._on_socket_open(client, userdata, sock)
+        # After aiomqtt's own reader, and instead of it.
+        self._loop.call_soon_threadsafe(self._loop.add_reader, sock.fileno(), self._readable)
+
+    def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        if threading.get_ident() != self._thread:
+            super()._on_socket_register_write(client, userdata, sock)
+        elif not self._flushing:
+            self._loop.add_writer(sock.fileno(), self._flush)
+
+    def _on_socket_unregister_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        self._handed = len(self._frames)
+        super()._on_socket_unregister_write(client, userdata, sock)
+
+
+class _Left:
+    """A socket to paho: one packet, then nothing yet; or the end."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._ended = False
+
+    def give(self, packet: bytes) -> None:
+        self._data, self._ended = packet, not packet
+
+    def take(self, bufsize: int) -> bytes:
+        if not self._data and not self._ended:
+            raise BlockingIOError
+        taken, self._data = self._data[:bufsize], self._data[bufsize:]
+        return taken
+
+
+def client_class() -> type[Client]:
+    """The fast client where paho has the shape it needs, else the stock one."""
+    for name, wanted in _FAST_CALLED.items():
+        method = getattr(PahoClient, name, None)
+        found = list(inspect.signature(method).parameters)[1:] if callable(method) else None
+        if found != wanted:
+            _LOG.warning("paho-mqtt has another %s%s: its own, slower loop is used", name, found)
+            return Client
+    return FastClient

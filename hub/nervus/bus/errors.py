@@ -7,6 +7,10 @@ class ClientShapeError(NervusError):
     """The MQTT library is not built the way the session relies on."""
 
 
+class MalformedPacketError(NervusError):
+    """The broker sent what is not MQTT 5, or more than a packet may have."""
+
+
 class SubscriptionRefusedError(NervusError):
     """The broker refused a subscription the part cannot work without."""
 

@@ -10,12 +10,11 @@ from random import Random
 from typing import Any, Final, Literal, Never
 
 import aiomqtt
-from paho.mqtt.client import MQTTMessage
 from paho.mqtt.reasoncodes import ReasonCode
 
 from nervus.bus.address import BrokerAddress, Filter, Limits
 from nervus.bus.backoff import Backoff
-from nervus.bus.client import Client
+from nervus.bus.client import Client, client_class
 from nervus.bus.errors import (
     MessageExpiredError,
     MessageShedError,
@@ -33,6 +32,7 @@ OnPacket = Callable[[Packet], Awaitable[None]]
 OnConnect = Callable[[], Awaitable[None]]
 Sink = Callable[["Delivery"], None]
 
+_CLIENT: Final = client_class()
 _FAILURE: Final = 0x80
 _HEADER_BYTES: Final = 18
 """Of a PUBLISH at most: type, remaining length, topic length, id, properties with expiry."""
@@ -68,18 +68,18 @@ class Delivery:
     maximum and sends no more beyond that.
     """
 
-    __slots__ = ("_client", "_message", "packet", "qos")
+    __slots__ = ("_client", "_mid", "packet", "qos")
 
-    def __init__(self, client: Client, message: MQTTMessage, packet: Packet) -> None:
+    def __init__(self, client: Client, packet: Packet, qos: int, mid: int) -> None:
         self._client = client
-        self._message = message
+        self._mid = mid
         self.packet = packet
-        self.qos = message.qos
+        self.qos = qos
 
     def acknowledge(self) -> None:
         """Tell the broker that what the packet asks is done, or safe in a store."""
         if self.qos:
-            self._client.acknowledge(self._message)
+            self._client.acknowledge(self._mid)
 
 
 class Session:
@@ -238,13 +238,16 @@ class Session:
             await asyncio.sleep(self._backoff.next_ms() / 1000)
 
     async def _serve(self) -> None:
-        def deliver(message: MQTTMessage) -> None:
-            self._keep_failure(self._receive, client, message)
+        def deliver(topic: str | None, payload: bytes, qos: int, retain: bool, mid: int) -> None:  # noqa: FBT001 - a packet's flag
+            try:
+                self._receive(client, topic, payload, qos, retain, mid)
+            except Exception as error:  # noqa: BLE001  as in _keep_failure, without a call more
+                self._fail(error)
 
         def confirm(mid: int, code: ReasonCode) -> None:
             self._keep_failure(self._confirm, mid, code)
 
-        client = Client(self.address, self.identity, self._limits, deliver, confirm)
+        client = _CLIENT(self.address, self.identity, self._limits, deliver, confirm)
         try:
             async with client:
                 await self._subscribe(client)
@@ -269,8 +272,11 @@ class Session:
         try:
             call(*arguments)
         except Exception as error:  # noqa: BLE001  aiomqtt would take it for a broken link; `run` raises it
-            self._failure = self._failure or error
-            self._failed.set()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._failed.set()
 
     async def _raise_failure(self) -> Never:
         await self._failed.wait()
@@ -298,17 +304,23 @@ class Session:
                     hint="does its role subscribe there in topics.json?",
                 )
 
-    def _receive(self, client: Client, message: MQTTMessage) -> None:
+    def _receive(
+        self,
+        client: Client,
+        topic: str | None,
+        payload: bytes,
+        qos: int,
+        retain: bool,  # noqa: FBT001 - a packet's flag
+        mid: int,
+    ) -> None:
         self.counters.received += 1
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
+        if topic is None:
             # Never again: a broker that lets such a topic through would send it once more.
             self.counters.dropped += 1
-            client.acknowledge(message)
+            if qos:
+                client.acknowledge(mid)
             return
-        packet = Packet(self.broker, topic, bytes(message.payload), message.retain)
-        self._sink(Delivery(client, message, packet))
+        self._sink(Delivery(client, Packet(self.broker, topic, payload, retain), qos, mid))
 
     def _queue(self, delivery: Delivery) -> None:
         room = self._limits.incoming - (0 if delivery.qos else self._limits.receive_maximum)
