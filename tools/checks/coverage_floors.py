@@ -21,6 +21,7 @@ FILE_FLOORS = (
     *(
         (f"hub/nervus/thalamus/{name}.py", 100.0)
         for name in (
+            "admission",
             "contest",
             "gate",
             "gatekeeper",

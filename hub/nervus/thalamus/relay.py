@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from nervus.thalamus.admission import Admission
 from nervus.thalamus.contest import Contest, Entrant
 from nervus.thalamus.gate import Decision, judge
 from nervus.thalamus.gates import GateCache
 from nervus.thalamus.settings import ThalamusSettings
 from nervus.thalamus.stream import Merged, Stream
-from nervus.wire import Accepted, Connected, Mint, Publish, Rejected, Removed, topics
+from nervus.wire import Accepted, Connected, Mint, Publish, Rejected, Removed, refuse, topics
 from nervus.wire.bundles import fit
 from nervus.wire.contracts import (
     Feature,
@@ -58,6 +59,7 @@ class Relay:
 
     def __init__(self, settings: ThalamusSettings, mint: Mint, house: str) -> None:
         self.counters = RelayCounters()
+        self.admission = Admission(settings)
         self._settings = settings
         self._mint = mint
         self._gates = GateCache(settings, house)
@@ -98,6 +100,7 @@ class Relay:
             if merged is not None:
                 effects += self._send_merged(key, merged, now_ms)
         self._gates.expire(now_ms)
+        self.admission.forget(now_ms)
         window_ms = self._settings.attenuate_window_ms
         for key in [k for k, s in self._streams.items() if s.idle(now_ms, window_ms)]:
             del self._streams[key]
@@ -109,7 +112,13 @@ class Relay:
 
     def _driver(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
         assert event.left_ms is not None  # noqa: S101  the contract requires an end
-        message = event.message
+        message, levels = event.message, event.address.levels
+        scope = (levels["scope_level"], levels["scope"])
+        if not self.admission.admits(scope, message.meta.priority, now_ms):
+            # Folded into one event with a count: audit must not add to a flood.
+            self.counters.suppressed += 1
+            reason = f"shed: more than {message.meta.priority} may have of its scope's budget"
+            return [refuse(event, "queue_full", "queue", reason)]
         gates = self._gates.met(event, now_ms)
         verdict = judge(
             message.meta.priority,
@@ -120,8 +129,6 @@ class Relay:
         entrant = Entrant(event, verdict, event.received_ms + event.left_ms)
         if not verdict.contest:
             return self._route(entrant, now_ms)
-        levels = event.address.levels
-        scope = (levels["scope_level"], levels["scope"])
         window_ms = self._settings.contest_window_ms
         contest = self._contests.setdefault(scope, Contest(now_ms - now_ms % window_ms + window_ms))
         self._due_ms = min(self._due_ms, contest.end_ms)
