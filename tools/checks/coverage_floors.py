@@ -23,6 +23,7 @@ FILE_FLOORS = (
         for name in (
             "admission",
             "contest",
+            "frames",
             "gate",
             "gatekeeper",
             "gates",
