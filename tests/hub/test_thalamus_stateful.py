@@ -226,10 +226,8 @@ class GatekeeperMachine(RuleBasedStateMachine):
             assert until_ms <= self.ends[levels["scope_level"], levels["scope"]]
 
 
-RelayMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
-GatekeeperMachine.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=20, deadline=None
-)
+RelayMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20)
+GatekeeperMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=20)
 
 
 @pytest.mark.req("S2-3", "S2-71", "S2-72", "S2-80", "S2-87", "S2-88")
