@@ -4,8 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support import House, broker_processes, prepared_house
+
+# How long an example takes says nothing while others use the machine; each test has its own limit.
+settings.register_profile("nervus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nervus")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from hub.plane_inputs import bundle_payload
 from nervus.bus import Filter, Session
 from nervus.runtime.notify import READY_DESCRIPTOR_VARIABLE
 from nervus.runtime.services import ServiceContext
+from nervus.thalamus import gatekeeper_service
 from nervus.thalamus import service as thalamus_service
 from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics
 from nervus.wire.contracts import ModulatorSignal, ModulatorSignalPayload, RelayBundle
@@ -157,6 +158,22 @@ async def test_a_gatekeeper_killed_while_it_suppresses_cannot_suppress_for_ever(
     await within(lambda: len(scene.seen["gated_relay"]) > relayed)
     # Nobody opened it: the last word on this gate is still the killed one's.
     assert (scene.gate().payload.set_by, scene.gate().payload.inhibition) == ("gatekeeper", 1)
+
+
+@pytest.mark.req("S2-11", "S2-69", "S2-70")
+async def test_both_roles_in_one_process_do_the_same(scene: Scene) -> None:
+    ready = asyncio.Event()
+    one = context(scene.house, "gatekeeper", ready)
+    task = asyncio.create_task(gatekeeper_service.run(one))
+    async with asyncio.timeout(DEADLINE_S):
+        await ready.wait()
+    await scene.suppress(1, ttl_ms=4_000)
+    await within(lambda: scene.decides("drop"))
+    # Nothing is proposed any longer: the gate is gone, and the house's own lets content pass.
+    await within(lambda: scene.decides("pass"))
+    task.cancel()
+    (result,) = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(result, asyncio.CancelledError), result
 
 
 @pytest.mark.timeout(40)  # two services to start, one after the other, and a lease to run out

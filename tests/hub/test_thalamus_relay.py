@@ -59,7 +59,7 @@ def test_without_a_gatekeeper_content_passes_unchanged() -> None:
     assert judged(publish, NOW_MS + 100).left_ms == 4_900
 
 
-@pytest.mark.req("S2-17", "S2-55", "S2-56", "S2-57", "S2-58", "S2-59", "S2-68")
+@pytest.mark.req("S2-17", "S2-54", "S2-55", "S2-56", "S2-57", "S2-58", "S2-59", "S2-68")
 def test_every_decision_is_told() -> None:
     driver = bundle()
     core = relay()
@@ -76,7 +76,7 @@ def test_every_decision_is_told() -> None:
     assert judged(publish, NOW_MS)
 
 
-@pytest.mark.req("S2-3", "S2-14", "S2-63", "S2-64", "S2-70", "S2-87")
+@pytest.mark.req("S2-3", "S2-14", "S2-60", "S2-63", "S2-64", "S2-70", "S2-87")
 def test_a_closed_gate_drops_until_it_opens() -> None:
     core = relay()
     core.step(gate(1), NOW_MS)

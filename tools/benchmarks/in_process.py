@@ -86,9 +86,9 @@ def _thalamus(count: int) -> Case:
     packets = [messages.packet(messages.bundle(mint, number)) for number in range(count)]
 
     def prepare() -> Callable[[], int]:
-        relay = Relay(
-            ThalamusSettings(gatekeeper=False), Mint("relay", "thalamus", seed=1, boot=1), "home"
-        )
+        # All at one moment: the budgets would shed most of it.
+        settings = ThalamusSettings(gatekeeper=False, scope_burst=_BUNDLES, relay_burst=_BUNDLES)
+        relay = Relay(settings, Mint("relay", "thalamus", seed=1, boot=1), "home")
         guard = Guard([topics.RELAY_BUNDLE])
 
         def run() -> int:

@@ -21,7 +21,9 @@ FILE_FLOORS = (
     *(
         (f"hub/nervus/thalamus/{name}.py", 100.0)
         for name in (
+            "admission",
             "contest",
+            "frames",
             "gate",
             "gatekeeper",
             "gates",

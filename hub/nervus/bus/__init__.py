@@ -28,6 +28,7 @@ from nervus.bus.machine import Granted, Machine, Origin
 from nervus.bus.outbox import Outgoing
 from nervus.bus.replay import Replay, Replayed
 from nervus.bus.session import Delivery, Session, SessionCounters
+from nervus.bus.shard import Shard, numbered
 from nervus.bus.shell import Core, Shell, ShellCounters
 
 KEPT = ledger.SCHEMA + reject_log.SCHEMA
@@ -62,12 +63,14 @@ __all__ = [
     "Replayed",
     "Session",
     "SessionCounters",
+    "Shard",
     "Shell",
     "ShellCounters",
     "Start",
     "SubscriptionRefusedError",
     "code_fingerprint",
     "first_failure",
+    "numbered",
     "origin",
     "output_line",
     "plane_settings",

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from nervus.bus.address import BrokerAddress
 from nervus.bus.journal_settings import JournalSettings
+from nervus.bus.shard import Shard
 from nervus.errors import UsageError
 from nervus.wire import TopicSpec
 
@@ -47,6 +48,11 @@ class Context(Protocol):
     @property
     def journal(self) -> JournalSettings:
         """Whether planes record their inputs, and how much of them is kept."""
+        ...
+
+    @property
+    def shard(self) -> Shard:
+        """Which scopes are this service's, where several of its kind share the work."""
         ...
 
     def identity(self, name: str) -> str:

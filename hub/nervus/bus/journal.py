@@ -300,14 +300,16 @@ def recording(
         seed=context.seed,
         boot=context.boot,
         house=context.house,
+        copy=context.shard.number,
     )
-    with Journal(context.data / "journal" / plane, start, context.journal, events) as journal:
+    folder = context.data / "journal" / context.identity(plane)
+    with Journal(folder, start, context.journal, events) as journal:
         yield journal
 
 
 def origin(context: Context) -> Origin:
     """What this start differs by from others."""
-    return Origin(context.seed, context.boot, context.house)
+    return Origin(context.seed, context.boot, context.house, context.shard.number)
 
 
 @cache

@@ -30,7 +30,8 @@ class Start:
     """What a machine was built from; the first record of each segment.
 
     `code` is a fingerprint of the program and its registries: another program may answer
-    otherwise. `segment` counts from 0; `number` is that of the first input in it.
+    otherwise. `segment` counts from 0; `number` is that of the first input in it. `copy` says which
+    of several of the plane it was.
     """
 
     plane: str
@@ -42,6 +43,7 @@ class Start:
     house: str
     segment: int = 0
     number: int = 0
+    copy: int = 0
 
 
 @dataclass(frozen=True, slots=True)

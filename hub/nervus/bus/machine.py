@@ -18,11 +18,13 @@ class Origin:
         seed: What its ids are drawn from, 64 bits.
         boot: When it started, unix seconds.
         house: Scope of what concerns the whole house.
+        number: Which of several of its kind; 0 is the first.
     """
 
     seed: int
     boot: int
     house: str
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

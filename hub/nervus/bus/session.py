@@ -44,6 +44,7 @@ class SessionCounters:
     """What a session has seen since it was made."""
 
     received: int = 0
+    foreign: int = 0
     published: int = 0
     dropped: int = 0
     shed: int = 0
@@ -97,10 +98,11 @@ class Session:
         on_packet: Takes the packets one after the other. Without it, `attach` a sink.
         on_connect: Called after each subscription: republishes retained state.
         limits: How much the session holds and how long it waits.
+        wants: Says by its topic whether a packet is ours; the others are left to their owner.
         clock: Unix milliseconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  who, where, what: all of it is needed to connect at all
         self,
         identity: str,
         broker: Literal["spinal", "core"],
@@ -110,6 +112,7 @@ class Session:
         on_packet: OnPacket | None = None,
         on_connect: OnConnect | None = None,
         limits: Limits | None = None,
+        wants: Callable[[str], bool] | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.identity = identity
@@ -122,6 +125,7 @@ class Session:
         self._on_packet = on_packet
         self._on_connect = on_connect
         self._limits = limits or Limits()
+        self._wants = wants
         self._clock = clock
         self._sink: Sink = self._queue
         self._incoming: deque[Delivery] = deque()
@@ -317,6 +321,11 @@ class Session:
         if topic is None:
             # Never again: a broker that lets such a topic through would send it once more.
             self.counters.dropped += 1
+            if qos:
+                client.acknowledge(mid)
+            return
+        if self._wants is not None and not self._wants(topic):
+            self.counters.foreign += 1
             if qos:
                 client.acknowledge(mid)
             return

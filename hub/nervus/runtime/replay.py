@@ -42,6 +42,7 @@ PLANES: Final[dict[str, Plane]] = {
     for plane in (
         Plane("brainstem", "brainstem", brainstem.BrainstemSettings, brainstem.build),
         Plane("relay", "thalamus", thalamus.ThalamusSettings, thalamus.build),
+        Plane("gatekeeper", "thalamus", thalamus.ThalamusSettings, thalamus.build_gatekeeper),
     )
 }
 
@@ -69,7 +70,7 @@ def replay_of(start: Start, changes: Mapping[str, Any] | None = None) -> Replay:
             f"the plane {start.plane!r} cannot be replayed", hint=f"one of {', '.join(PLANES)}"
         )
     settings = _settings(plane, start.settings, changes or {})
-    origin = Origin(start.seed, start.boot, start.house)
+    origin = Origin(start.seed, start.boot, start.house, start.copy)
     return Replay(lambda granted: plane.build(settings, origin, granted))
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
-from nervus.bus import BrokerAddress, Context, JournalSettings
+from nervus.bus import BrokerAddress, Context, JournalSettings, Shard, numbered
 from nervus.bus.context import Plane
 from nervus.errors import NervusError, UsageError
 from nervus.runtime.clean import Search, clean
@@ -64,11 +64,6 @@ class Service:
         return Service(numbered(self.name, number), self.module, tuple(identities), number)
 
 
-def numbered(name: str, number: int) -> str:
-    """Return the name of one of several of a kind: thalamus, thalamus-1 and so on."""
-    return f"{name}-{number}" if number else name
-
-
 SERVICES: Final[dict[str, Service]] = {
     service.name: service
     for service in (
@@ -95,6 +90,9 @@ SERVICES: Final[dict[str, Service]] = {
     )
 }
 
+SHARDED: Final = ("thalamus",)
+"""Services of which there is one for each shard."""
+
 
 def services_of(settings: Settings) -> dict[str, Service]:
     """Return the services of an installation by name."""
@@ -103,7 +101,8 @@ def services_of(settings: Settings) -> dict[str, Service]:
     except ValidationError:
         # Thalamus itself refuses its table, and says where.
         thalamus = ThalamusSettings()
-    counts = {"gatekeeper": 1 + thalamus.gates.standbys if thalamus.gatekeeper else 0}
+    counts = dict.fromkeys(SHARDED, 1 + len(settings.shards))
+    counts["gatekeeper"] = 1 + thalamus.gates.standbys if thalamus.gatekeeper else 0
     copies = [
         service.copy(number)
         for service in SERVICES.values()
@@ -157,6 +156,11 @@ class ServiceContext:
     def journal(self) -> JournalSettings:
         """Whether planes record their inputs, and how much of them is kept."""
         return self.settings.journal
+
+    @property
+    def shard(self) -> Shard:
+        """Which scopes are this service's, where several of its kind share the work."""
+        return Shard(self.number, self.settings.shards)
 
     def identity(self, name: str) -> str:
         """Return as whom it connects where the first of its kind is `name`."""

@@ -33,6 +33,10 @@ house = "{house}"
 # "one": all services share a process. "separate": each has its own.
 processes = "one"
 
+# A thalamus for each of these lists of scopes, and one for all other scopes; with "separate", each
+# in a process of its own. shards = [["room/kitchen", "room/hall"], ["room/attic"]]
+shards = []
+
 # Boards connect to the spinal broker, everything else to the core broker. Both ask every
 # client for a certificate. An address other than loopback opens the broker to the network.
 [brokers.spinal]
@@ -88,6 +92,23 @@ def _is_level(text: str) -> str:
     return text
 
 
+def _is_shared_out(shards: tuple[frozenset[str], ...]) -> tuple[frozenset[str], ...]:
+    for number, scopes in enumerate(shards):
+        for scope in scopes:
+            level(scope.partition("/")[2])
+        for other in shards[:number]:
+            if both := sorted(scopes & other):
+                raise ValueError(f"{both[0]} has two owners")
+    return shards
+
+
+ShardScopes = Annotated[
+    frozenset[Annotated[str, Field(pattern=r"^(device|room|house|user_session)/.+$")]],
+    Field(min_length=1, max_length=1_024),
+]
+"""The scopes of one shard, as level/name."""
+
+
 class Settings(BaseSettings):
     """The whole configuration; a plane's own table is checked by that plane."""
 
@@ -100,6 +121,7 @@ class Settings(BaseSettings):
 
     house: Annotated[str, AfterValidator(_is_level)] = "home"
     processes: Literal["one", "separate"] = "one"
+    shards: Annotated[tuple[ShardScopes, ...], AfterValidator(_is_shared_out)] = ()
     brokers: BrokersSettings
     journal: JournalSettings = Field(default_factory=JournalSettings)
     brainstem: dict[str, Any] = Field(default_factory=dict)

@@ -3,7 +3,7 @@
 from nervus.thalamus.gate import Gate, Thresholds, Verdict, judge
 from nervus.thalamus.gatekeeper import Gatekeeper, GatekeeperCounters
 from nervus.thalamus.lease import Claim, Lease, Leases
-from nervus.thalamus.machine import build
+from nervus.thalamus.machine import build, build_gatekeeper
 from nervus.thalamus.relay import Relay, RelayCounters
 from nervus.thalamus.settings import GatesSettings, ThalamusSettings
 from nervus.thalamus.summary import Summary
@@ -23,5 +23,6 @@ __all__ = [
     "Thresholds",
     "Verdict",
     "build",
+    "build_gatekeeper",
     "judge",
 ]

@@ -1,7 +1,7 @@
 """The core of the gatekeeper role: proposals and modes in, authoritative gates out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from nervus.thalamus.gate import Mode
@@ -19,6 +19,7 @@ from nervus.wire import (
     timestamp,
     topics,
 )
+from nervus.wire.bucket import TokenBucket
 from nervus.wire.contracts import (
     GateState,
     GateStatePayload,
@@ -75,26 +76,6 @@ class GatekeeperCounters:
     postponed: int = 0
 
 
-@dataclass(slots=True)
-class _Allowance:
-    """A token bucket of gates to publish."""
-
-    rate: int
-    tokens: float = field(init=False)
-    filled_ms: int = 0
-
-    def __post_init__(self) -> None:
-        self.tokens = float(self.rate)
-
-    def take(self, now_ms: int) -> bool:
-        grown = self.tokens + (now_ms - self.filled_ms) * self.rate / 1000
-        self.tokens, self.filled_ms = min(float(self.rate), grown), now_ms
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
-
-
 class Gatekeeper:
     """Decides the gates of the scopes it holds a lease on; pure.
 
@@ -113,7 +94,7 @@ class Gatekeeper:
         self._gates: dict[Selector, _Gate] = {}
         self._leases: dict[Scope, Lease] = {}
         self._claim_at: dict[Scope, int] = {}
-        self._allowance = _Allowance(settings.publish_rate)
+        self._allowance = TokenBucket(settings.publish_rate, settings.publish_rate, 0)
         self._due_ms = 0
         first = StandingGate(
             scope=f"house/{house}",

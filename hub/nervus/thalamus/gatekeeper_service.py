@@ -2,42 +2,44 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
 
-from nervus.bus import Context, Session, Shell, plane_settings, subscriptions
+from nervus.bus import Context, Session, Shell, origin, plane_settings, recording, subscriptions
 from nervus.store import Store
-from nervus.thalamus.gatekeeper import Gatekeeper
 from nervus.thalamus.lease import Claim
 from nervus.thalamus.lease_store import SCHEMA, claim
+from nervus.thalamus.machine import GATEKEEPER_IDENTITY, GATEKEEPER_TAKES, build_gatekeeper
 from nervus.thalamus.settings import ThalamusSettings
-from nervus.wire import Guard, Mint, RejectLane, topics
-
-IDENTITY: Final = "gatekeeper"
-TAKES: Final = (topics.MODULATOR_SIGNAL, topics.MODE)
 
 
 async def run(context: Context) -> None:
-    """Run until cancelled; the first failure ends it. A standby has an identity of its own."""
-    identity = context.identity(IDENTITY)
+    """Run until cancelled; the first failure ends it. A standby has an identity of its own.
+
+    Without a ledger of what it retains: the topic of a gate passes to whoever holds the lease, and
+    a former holder that erased what it once wrote would erase another's. The broker drops a gate
+    when it expires.
+    """
+    identity = context.identity(GATEKEEPER_IDENTITY)
     settings = plane_settings(context, "thalamus", ThalamusSettings)
-    mint = Mint(identity, "thalamus", seed=context.seed, boot=context.boot)
-    store = Store(context.data / "gates.db", (SCHEMA,), shared=True)
-
-    async def commit(claims: Sequence[Claim]) -> None:
-        for wanted in claims:
-            await shell.offer(await store.write(partial(claim, wanted=wanted)))
-
+    machine = build_gatekeeper(settings, origin(context), lambda _: None)
     session = Session(
-        identity, "core", context.session_config(identity, "core"), filters=subscriptions(TAKES)
+        identity,
+        "core",
+        context.session_config(identity, "core"),
+        filters=subscriptions(GATEKEEPER_TAKES),
     )
-    shell = Shell(
-        Gatekeeper(settings.gates, mint, context.house),
-        [session],
-        Guard(TAKES),
-        RejectLane(mint, context.house),
-        commit=commit,
-    )
-    try:
-        await shell.run(context.ready)
-    finally:
-        await store.close()
+    async with Store(context.data / "gates.db", (SCHEMA,), shared=True) as store:
+
+        async def commit(claims: Sequence[Claim]) -> None:
+            for wanted in claims:
+                await shell.offer(await store.write(partial(claim, wanted=wanted)))
+
+        with recording(context, GATEKEEPER_IDENTITY, settings, machine.events) as journal:
+            shell = Shell(
+                machine.core,
+                [session],
+                machine.guard,
+                machine.lane,
+                commit=commit,
+                journal=journal,
+            )
+            await shell.run(context.ready)

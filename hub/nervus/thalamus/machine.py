@@ -1,20 +1,43 @@
-"""The relay's pure part, built alike by the service and by a replay."""
+"""The pure parts of both roles, built alike by the services and by a replay."""
 
 from typing import Final
 
-from nervus.bus import Granted, Machine, Origin
+from nervus.bus import Granted, Machine, Origin, numbered
+from nervus.thalamus.gatekeeper import Gatekeeper
+from nervus.thalamus.lease import Leases
 from nervus.thalamus.relay import Relay
 from nervus.thalamus.settings import ThalamusSettings
 from nervus.wire import Guard, Mint, RejectLane, topics
 
 IDENTITY: Final = "relay"
-TAKES: Final = (topics.RELAY_BUNDLE, topics.GATE_STATE)
+SHARED_OUT: Final = (topics.RELAY_BUNDLE,)
+TAKES: Final = (*SHARED_OUT, topics.GATE_STATE)
+
+GATEKEEPER_IDENTITY: Final = "gatekeeper"
+GATEKEEPER_TAKES: Final = (topics.MODULATOR_SIGNAL, topics.MODE)
 
 
 def build(settings: ThalamusSettings, origin: Origin, granted: Granted) -> Machine:
-    """Return core, guard and lane of one start; no board speaks on the core broker."""
+    """Return the relay's core, guard and lane of one start; no board speaks on the core broker."""
     del granted
-    mint = Mint(IDENTITY, "thalamus", seed=origin.seed, boot=origin.boot)
+    mint = _mint(IDENTITY, origin)
     return Machine(
         Relay(settings, mint, origin.house), Guard(TAKES), RejectLane(mint, origin.house)
     )
+
+
+def build_gatekeeper(settings: ThalamusSettings, origin: Origin, granted: Granted) -> Machine:
+    """Return the gatekeeper's core, guard and lane of one start, as `build`."""
+    del granted
+    mint = _mint(GATEKEEPER_IDENTITY, origin)
+    return Machine(
+        Gatekeeper(settings.gates, mint, origin.house),
+        Guard(GATEKEEPER_TAKES),
+        RejectLane(mint, origin.house),
+        (Leases,),
+    )
+
+
+def _mint(identity: str, origin: Origin) -> Mint:
+    source = numbered(identity, origin.number)
+    return Mint(source, "thalamus", seed=origin.seed, boot=origin.boot)

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from nervus.thalamus.admission import Admission
 from nervus.thalamus.contest import Contest, Entrant
+from nervus.thalamus.frames import Frames, StreamName
 from nervus.thalamus.gate import Decision, judge
 from nervus.thalamus.gates import GateCache
 from nervus.thalamus.settings import ThalamusSettings
 from nervus.thalamus.stream import Merged, Stream
-from nervus.wire import Accepted, Connected, Mint, Publish, Rejected, Removed, topics
+from nervus.wire import Accepted, Connected, Mint, Publish, Rejected, Removed, refuse, topics
 from nervus.wire.bundles import fit
 from nervus.wire.contracts import (
     Feature,
@@ -58,8 +60,10 @@ class Relay:
 
     def __init__(self, settings: ThalamusSettings, mint: Mint, house: str) -> None:
         self.counters = RelayCounters()
+        self.admission = Admission(settings)
         self._settings = settings
         self._mint = mint
+        self._frames = Frames(settings)
         self._gates = GateCache(settings, house)
         self._streams: dict[_StreamKey, Stream] = {}
         self._contests: dict[tuple[str, str], Contest] = {}
@@ -79,7 +83,7 @@ class Relay:
                 self._gates.remove(event.address)
             case Connected():
                 # Gates come again with the subscription; what they said until then still holds.
-                pass
+                self._frames.connected()
             case _:
                 raise TypeError(f"the relay takes no {type(event.message).__name__}")
         return effects
@@ -98,6 +102,7 @@ class Relay:
             if merged is not None:
                 effects += self._send_merged(key, merged, now_ms)
         self._gates.expire(now_ms)
+        self.admission.forget(now_ms)
         window_ms = self._settings.attenuate_window_ms
         for key in [k for k, s in self._streams.items() if s.idle(now_ms, window_ms)]:
             del self._streams[key]
@@ -109,7 +114,14 @@ class Relay:
 
     def _driver(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
         assert event.left_ms is not None  # noqa: S101  the contract requires an end
-        message = event.message
+        message, levels = event.message, event.address.levels
+        scope = (levels["scope_level"], levels["scope"])
+        if not self.admission.admits(scope, message.meta.priority, now_ms):
+            # Folded into one event with a count: audit must not add to a flood.
+            self.counters.suppressed += 1
+            self._frames.dropped((*scope, levels["channel"]))
+            reason = f"shed: more than {message.meta.priority} may have of its scope's budget"
+            return [refuse(event, "queue_full", "queue", reason)]
         gates = self._gates.met(event, now_ms)
         verdict = judge(
             message.meta.priority,
@@ -120,8 +132,6 @@ class Relay:
         entrant = Entrant(event, verdict, event.received_ms + event.left_ms)
         if not verdict.contest:
             return self._route(entrant, now_ms)
-        levels = event.address.levels
-        scope = (levels["scope_level"], levels["scope"])
         window_ms = self._settings.contest_window_ms
         contest = self._contests.setdefault(scope, Contest(now_ms - now_ms % window_ms + window_ms))
         self._due_ms = min(self._due_ms, contest.end_ms)
@@ -181,16 +191,18 @@ class Relay:
         return stream
 
     def _send(self, entrant: Entrant, now_ms: int) -> Sequence[Effect]:
-        message, levels = entrant.event.message, entrant.event.address.levels
+        message, stream = entrant.event.message, _stream_of(entrant)
         whole: RelayBundlePayload = message.payload
 
         def make(features: Sequence[Feature]) -> Publish:
             part = whole
             if len(features) < len(whole.summary_features):
                 part = whole.model_copy(update={"summary_features": list(features)})
+            elif self._frames.asked(stream):
+                part = self._frames.shortened(stream, whole, now_ms)
             return self._mint.full(
                 RelayBundle,
-                topics.gated_relay(levels["scope_level"], levels["scope"], levels["channel"]),
+                topics.gated_relay(*stream),
                 part,
                 now_ms,
                 cause=message,
@@ -198,30 +210,39 @@ class Relay:
                 historical=message.meta.historical,
             )
 
-        relayed = fit(whole.summary_features, make)
-        self.counters.relayed += len(relayed)
+        relayed = self._relayed(stream, fit(whole.summary_features, make), now_ms)
         decision = entrant.verdict.decision
         return [*relayed, self._decision(entrant, now_ms, allowed=True, decision=decision)]
 
     def _send_merged(self, key: _StreamKey, merged: Merged, now_ms: int) -> Sequence[Publish]:
+        stream = (key.scope_level, key.scope, key.channel)
         if merged.expires_ms <= now_ms:
             self.counters.expired_waiting += 1
+            self._frames.dropped(stream)
             return []
+        features = [merged.summary.features[name] for name in sorted(merged.summary.features)]
 
-        def make(features: Sequence[Feature]) -> Publish:
+        def make(some: Sequence[Feature]) -> Publish:
+            payload = merged.summary.payload(some, merged.input_refs)
+            if len(some) == len(features) and self._frames.asked(stream):
+                payload = self._frames.shortened(stream, payload, now_ms)
             return self._mint.full(
                 RelayBundle,
-                topics.gated_relay(key.scope_level, key.scope, key.channel),
-                merged.summary.payload(features, merged.input_refs),
+                topics.gated_relay(*stream),
+                payload,
                 now_ms,
                 cause=merged.cause,
                 ttl_ms=merged.expires_ms - now_ms,
                 historical=key.historical or None,
             )
 
-        features = merged.summary.features
-        relayed = fit([features[name] for name in sorted(features)], make)
+        return self._relayed(stream, fit(features, make), now_ms)
+
+    def _relayed(self, stream: StreamName, relayed: list[Publish], now_ms: int) -> list[Publish]:
         self.counters.relayed += len(relayed)
+        if len(relayed) == 1 and self._frames.asked(stream):
+            message = relayed[0].message
+            self._frames.sent(stream, message.meta.message_id, message.payload, now_ms)
         return relayed
 
     def _expired(self, entrant: Entrant, now_ms: int) -> list[Effect]:
@@ -232,6 +253,7 @@ class Relay:
         self, entrant: Entrant, reason: str, now_ms: int, decision: Decision = "drop"
     ) -> list[Effect]:
         self.counters.suppressed += 1
+        self._frames.dropped(_stream_of(entrant))
         return [self._decision(entrant, now_ms, allowed=False, decision=decision, reason=reason)]
 
     def _decision(
@@ -245,7 +267,7 @@ class Relay:
     ) -> Publish:
         self.counters.decisions[decision] += 1
         meta, address = entrant.event.message.meta, entrant.event.address
-        levels = address.levels["scope_level"], address.levels["scope"], address.levels["channel"]
+        stream = _stream_of(entrant)
         payload = RouteDecisionPayload(
             input_ref=InputRef(
                 message_id=meta.message_id,
@@ -256,14 +278,19 @@ class Relay:
             allowed=allowed,
             decision=decision,
             effective_inhibition=entrant.verdict.inhibition,
-            routed_to=[topics.gated_relay(*levels).topic] if allowed else [],
+            routed_to=[topics.gated_relay(*stream).topic] if allowed else [],
             reason_codes=[*entrant.verdict.reasons, *([reason] if reason else [])],
         )
         return self._mint.full(
             RouteDecision,
-            topics.route_decision(*levels),
+            topics.route_decision(*stream),
             payload,
             now_ms,
             cause=entrant.event.message,
             priority="background",
         )
+
+
+def _stream_of(entrant: Entrant) -> StreamName:
+    levels = entrant.event.address.levels
+    return levels["scope_level"], levels["scope"], levels["channel"]

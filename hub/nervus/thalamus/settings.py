@@ -104,6 +104,20 @@ class GatesSettings(BaseModel):
         return tuple(ModeRule(**one) for one in mode_modulators().get(mode, ()))
 
 
+class DeltaRule(BaseModel):
+    """A stream that is sent as deltas with key frames; whoever reads it uses `BundleReader`.
+
+    Args:
+        scope: Its scope.
+        channel: Its channel; every channel of the scope when absent.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scope: ScopeName
+    channel: str | None = None
+
+
 class ThalamusSettings(BaseModel):
     """How the relay gates, and how the gatekeeper decides.
 
@@ -121,6 +135,13 @@ class ThalamusSettings(BaseModel):
         contest_winners: Channels that win.
         gate_limit: Gates kept; more are refused as queue_full.
         stream_limit: Streams (scope, channel) held back at once; beyond it they are dropped.
+        scope_rate: Drivers of a scope relayed in a second, sustained; what is more is shed, the
+            lowest priority first, control never.
+        scope_burst: Drivers of a scope at once.
+        relay_rate: Drivers of all scopes in a second, likewise.
+        relay_burst: Drivers of all scopes at once.
+        deltas: Streams that are sent as deltas; none unless named.
+        delta_key_ms: Longest time between two key frames of such a stream.
         parents: Scope → the scope it lies in, both as level/name; what is not named lies in the
             house.
     """
@@ -139,6 +160,12 @@ class ThalamusSettings(BaseModel):
     contest_winners: int = Field(default=1, ge=1, le=64)
     gate_limit: int = Field(default=4_096, ge=1, le=100_000)
     stream_limit: int = Field(default=4_096, ge=1, le=100_000)
+    scope_rate: int = Field(default=2_000, ge=1, le=1_000_000)
+    scope_burst: int = Field(default=4_000, ge=1, le=1_000_000)
+    relay_rate: int = Field(default=20_000, ge=1, le=1_000_000)
+    relay_burst: int = Field(default=20_000, ge=1, le=1_000_000)
+    deltas: tuple[DeltaRule, ...] = ()
+    delta_key_ms: int = Field(default=10_000, ge=100, le=600_000)
     parents: dict[ScopeName, ScopeName] = Field(default_factory=dict)
 
     @property
