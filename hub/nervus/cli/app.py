@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from nervus.about import NAME, TAGLINE, VERSION
-from nervus.cli import doctor, identity, rejects, status, system
+from nervus.cli import doctor, history, identity, rejects, status, system
 from nervus.errors import NervusError
 
 app: Final = typer.Typer(
@@ -23,6 +23,7 @@ app.command("up")(system.up)
 app.command("run")(system.run)
 app.command("status")(status.status)
 app.command("rejects")(rejects.rejects)
+app.command("history")(history.history)
 app.command("doctor")(doctor.doctor)
 app.add_typer(identity.app, name="identity")
 

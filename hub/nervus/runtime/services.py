@@ -85,6 +85,7 @@ SERVICES: Final[dict[str, Service]] = {
             (ServiceIdentity("policy", "policy"), ServiceIdentity("reliable", "reliable")),
         ),
         Service("reflect", "nervus.reflect.service", (ServiceIdentity("reflect", "reflect"),)),
+        Service("history", "nervus.history.service", (ServiceIdentity("history", "history"),)),
     )
 }
 
