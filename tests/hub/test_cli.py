@@ -36,7 +36,7 @@ def test_version_names_the_product() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("up", "run", "status", "rejects", "clean", "doctor"),
+        *("up", "run", "status", "rejects", "clean", "history", "doctor"),
         *("identity issue", "identity list", "identity revoke"),
     ],
 )
@@ -56,7 +56,7 @@ def test_every_command_has_help(command: str) -> None:
         (["identity", "issue", "porch", "--role", "board"], "--scope room/kitchen"),
         (["identity", "revoke", "nobody"], "there is no identity 'nobody'"),
         (["identity", "revoke", "broker-core"], "belongs to a broker"),
-        (["run", "cortex"], "brainstem, thalamus, gatekeeper, command, reflect"),
+        (["run", "cortex"], "brainstem, thalamus, gatekeeper, command, reflect, history"),
     ],
 )
 def test_wrong_use_is_one_message_and_exit_code_2(

@@ -41,8 +41,8 @@ class Up:
         children = self.children().values()
         return bool(children) and all(child["state"] == "ready" for child in children)
 
-    def wait_ready(self) -> dict[str, dict[str, Any]]:
-        eventually(self.ready, within_s=15)
+    def wait_ready(self, within_s: float = 15) -> dict[str, dict[str, Any]]:
+        eventually(self.ready, within_s)
         return self.children()
 
     def stop(self, number: signal.Signals) -> int:
@@ -132,10 +132,18 @@ def test_a_second_start_on_the_same_folder_is_refused(start: Callable[..., Up]) 
     assert up.ready()
 
 
+@pytest.mark.timeout(45)  # eight processes at once, each a second of imports on an idle core
 def test_services_can_have_a_process_each(start: Callable[..., Up]) -> None:
-    children = start("--separate").wait_ready()
-    assert list(children)[2:] == ["brainstem", "thalamus", "gatekeeper", "command", "reflect"]
-    assert len({child["pid"] for child in children.values()}) == 7
+    children = start("--separate").wait_ready(within_s=40)
+    assert list(children)[2:] == [
+        "brainstem",
+        "thalamus",
+        "gatekeeper",
+        "command",
+        "reflect",
+        "history",
+    ]
+    assert len({child["pid"] for child in children.values()}) == 8
 
 
 def test_a_running_system_answers_status_doctor_and_new_identities(

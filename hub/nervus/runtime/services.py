@@ -87,6 +87,7 @@ SERVICES: Final[dict[str, Service]] = {
             "nervus.reflect.service",
             (ServiceIdentity("reflect", "reflect"), ServiceIdentity("cleaner", "cleaner")),
         ),
+        Service("history", "nervus.history.service", (ServiceIdentity("history", "history"),)),
     )
 }
 

@@ -387,7 +387,7 @@ PATTERN_REQUEST = TopicSpec(
     ttl_ms=5000,
     max_bytes=2048,
     publish=("brainstem",),
-    subscribe=("responder", "consumer",),
+    subscribe=("responder", "consumer", "history",),
 )
 PATTERN_REPORT = TopicSpec(
     name="pattern_report",
@@ -472,7 +472,7 @@ MODE = TopicSpec(
     ttl_ms=86400000,
     max_bytes=2048,
     publish=("hypothalamus",),
-    subscribe=("brainstem", "gatekeeper", "observer",),
+    subscribe=("brainstem", "gatekeeper", "observer", "history",),
 )
 MODULATOR_SIGNAL = TopicSpec(
     name="modulator_signal",
@@ -500,7 +500,7 @@ GATE_STATE = TopicSpec(
     ttl_ms=60000,
     max_bytes=2048,
     publish=("gatekeeper",),
-    subscribe=("relay", "observer",),
+    subscribe=("relay", "observer", "history",),
 )
 GATED_RELAY = TopicSpec(
     name="gated_relay",
@@ -528,7 +528,7 @@ ROUTE_DECISION = TopicSpec(
     ttl_ms=10000,
     max_bytes=2048,
     publish=("relay",),
-    subscribe=("observer",),
+    subscribe=("observer", "history",),
 )
 COMMAND_REQUEST = TopicSpec(
     name="command_request",
@@ -570,7 +570,7 @@ COMMAND = TopicSpec(
     ttl_ms=60000,
     max_bytes=2048,
     publish=("policy",),
-    subscribe=("reliable", "observer",),
+    subscribe=("reliable", "observer", "history",),
 )
 APPROVAL = TopicSpec(
     name="approval",
@@ -598,7 +598,7 @@ ACTION_PROGRESS = TopicSpec(
     ttl_ms=60000,
     max_bytes=2048,
     publish=("reliable",),
-    subscribe=("consumer", "observer", "operator",),
+    subscribe=("consumer", "observer", "operator", "history",),
 )
 OUTCOME = TopicSpec(
     name="outcome",
@@ -612,7 +612,7 @@ OUTCOME = TopicSpec(
     ttl_ms=86400000,
     max_bytes=2048,
     publish=("reliable",),
-    subscribe=("consumer", "observer", "operator",),
+    subscribe=("consumer", "observer", "operator", "history",),
 )
 ERROR_EVENT = TopicSpec(
     name="error_event",
@@ -626,7 +626,7 @@ ERROR_EVENT = TopicSpec(
     ttl_ms=60000,
     max_bytes=2048,
     publish=("reliable",),
-    subscribe=("consumer", "observer", "operator",),
+    subscribe=("consumer", "observer", "operator", "history",),
 )
 REJECT = TopicSpec(
     name="reject",
@@ -639,7 +639,7 @@ REJECT = TopicSpec(
     expires=True,
     ttl_ms=60000,
     max_bytes=2048,
-    publish=("board", "brainstem", "relay", "gatekeeper", "policy", "reliable",),
+    publish=("board", "brainstem", "relay", "gatekeeper", "policy", "reliable", "history",),
     subscribe=("reflect",),
     board_scope_is_device=True,
 )

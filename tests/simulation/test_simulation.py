@@ -1,0 +1,137 @@
+"""A house for minutes in a second: whatever is lost, late, doubled or killed, the rules hold."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nervus.brainstem.window import Window
+from nervus.thalamus.gates import GateCache
+from nervus.thalamus.relay import Relay
+from nervus.thalamus.stream import Stream
+from nervus.wire import RejectLane
+from simulation.invariants import Violation
+from simulation.run import run_seed
+
+SEEDS = range(6)
+SECONDS = 40
+ALWAYS = ("role", "life", "accepted", "slower", "inside", "consulted", "algebra", "no longer")
+"""What any seed checks; each of them a hundred times and more."""
+
+
+@pytest.mark.req(
+    "S1-4", "S1-8", "S1-10", "S1-34", "S1-62", "S1-67", "S2-3", "S2-4", "S2-14", "S2-17", "S2-18",
+    "S2-71", "S2-85", "S2-87",
+)  # fmt: skip
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_rules_hold_through_loss_delay_doubles_jumps_and_crashes(seed: int) -> None:
+    report = run_seed(seed, SECONDS)
+    assert report.samples > 800
+    assert {name for name in ALWAYS if report.checked[name] < 50} == set()
+
+
+@pytest.mark.req("S4-56")
+def test_a_seed_says_the_same_in_another_process() -> None:
+    code = "from simulation.run import run_seed; print(run_seed(7, 8).digest)"
+    paths = os.pathsep.join(path for path in sys.path if path)
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": paths},
+            capture_output=True, text=True, timeout=15, check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }  # fmt: skip
+    assert len(digests) == 1
+    assert len(digests.pop()) == 33
+
+
+def forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gates that never expire: stuck suppression."""
+    put = GateCache.put
+
+    def eternal(self: GateCache, event: Any) -> Any:
+        return put(self, event._replace(left_ms=10**9))
+
+    monkeypatch.setattr(GateCache, "put", eternal)
+
+
+def ignores_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay that never looks."""
+    monkeypatch.setattr(GateCache, "met", lambda *_: [])
+
+
+def counts_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows that count each sample twice."""
+    take = Window.take
+
+    def twice(self: Window, *sample: Any) -> None:
+        take(self, *sample)
+        take(self, *sample)
+
+    monkeypatch.setattr(Window, "take", twice)
+
+
+def merges_into_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Aggregation that never sends what it merged."""
+    monkeypatch.setattr(Stream, "release", lambda *_: None)
+
+
+def draws_ids_by_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs that no journal explains."""
+    send = Relay._send
+
+    def chance(self: Relay, *rest: Any) -> Any:
+        self._mint._ids._random.seed(os.urandom(8))
+        return send(self, *rest)
+
+    monkeypatch.setattr(Relay, "_send", chance)
+
+
+def says_nothing_of_rejects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rejects told without an end to their life."""
+    event = RejectLane._event
+
+    def lifeless(self: RejectLane, *rest: Any) -> Any:
+        publish = event(self, *rest)
+        object.__setattr__(publish, "expiry_ms", 0)
+        return publish
+
+    monkeypatch.setattr(RejectLane, "_event", lifeless)
+
+
+@pytest.mark.parametrize(
+    ("broken", "rule"),
+    [
+        (forgets_nothing, "consulted"),
+        (ignores_gates, "algebra|consulted"),
+        (counts_twice, "more told than taken"),
+        (merges_into_nothing, "is stuck"),
+        (draws_ids_by_chance, "its journal says something else"),
+        (says_nothing_of_rejects, "life"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_broken_plane_is_caught_and_the_seed_is_told(
+    broken: Callable[[pytest.MonkeyPatch], None], rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch)
+    with pytest.raises(Violation, match=rule) as caught:
+        run_seed(101, 15)
+    assert "tools/soak simulation --from 101" in str(caught.value)
+
+
+def test_soak_runs_the_seeds_it_is_told() -> None:
+    tools = Path(__file__).parents[2] / "tools"
+    paths = os.pathsep.join([str(tools), *filter(None, sys.path)])
+    ended = subprocess.run(
+        [sys.executable, "-m", "soaks", "simulation", "--seeds=2", "--from=40", "--seconds=4"],
+        capture_output=True, text=True, timeout=18, check=False,
+        env=os.environ | {"PYTHONPATH": paths},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("2 seeds from 40: 0 failed; 8 s simulated")

@@ -1,0 +1,1 @@
+"""What runs for hours: `tools/soak`."""
