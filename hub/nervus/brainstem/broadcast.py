@@ -85,9 +85,7 @@ class Broadcaster:
             # Also what we have just said ourselves comes back.
             return []
         produced_ms = min(unix_ms(meta.produced_at), now_ms)
-        level = scope.level(kind)
-        if level.at(now_ms) == 0:
-            level.set(payload.level, payload.half_life_ms, produced_ms)
+        scope.level(kind).set(payload.level, payload.half_life_ms, produced_ms)
         scope.said[kind] = Said(payload.level, payload.state, produced_ms)
         if kind == "alert":
             scope.reason = payload.reason

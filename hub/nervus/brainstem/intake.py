@@ -135,7 +135,7 @@ class Intake:
         return None
 
     def open(self, scope: Scope, stream: Stream, event_ms: int, now_ms: int) -> Window | None:
-        """Open the window of a moment; None when it was closed, or too many old ones are open."""
+        """Open the window of a moment; None when too many old ones are open."""
         settings = self._settings
         if stream.historical:
             if len(stream.open) >= settings.historical_limit:
@@ -144,9 +144,8 @@ class Intake:
             due_ms = now_ms + scope.settings.window_ms
         else:
             window = stream.start(event_ms, scope.shape(stream.channel).hop_ms)
-            due_ms = window.end_ms + settings.lateness_ms if window else 0
-        if window is not None:
-            self._agenda.put(due_ms, self._end, Open(scope, stream, window))
+            due_ms = window.end_ms + settings.lateness_ms
+        self._agenda.put(due_ms, self._end, Open(scope, stream, window))
         return window
 
     def cut(self, opened: Open, now_ms: int) -> None:

@@ -40,10 +40,11 @@ class Stream:
                 return window
         return None
 
-    def start(self, event_ms: int, hop_ms: int) -> Window | None:
-        """Open the window of a moment that no open one holds; None when that one was closed."""
-        if event_ms < self.closed_ms:
-            return None
+    def start(self, event_ms: int, hop_ms: int) -> Window:
+        """Open the window of a moment that no open one holds, and that is not before `closed_ms`.
+
+        A live sample that is not late never is: windows end when all of theirs are late.
+        """
         start_ms = max(event_ms - event_ms % hop_ms, self.closed_ms)
         end_ms = event_ms - event_ms % hop_ms + hop_ms
         for window in self.open:
