@@ -1,6 +1,7 @@
 """Brainstem: what becomes of afferents."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 from hub.plane_inputs import NOW_MS, afferent, gate, judged, reflex_fire, status
 from nervus.brainstem import Brainstem, BrainstemSettings
 from nervus.wire import Connected, Mint, Publish, Rejected, Removed, encode, topics
+from nervus.wire.contracts import RelayBundle
 
 END_MS = NOW_MS + 1_000
 ON, OFF = True, False
 
 
 def brainstem(**settings: Any) -> Brainstem:
+    """One that waits for nobody and is not aroused: both have tests of their own."""
+    settings = {"lateness_ms": 0, "arousal_gain": 0} | settings
     return Brainstem(BrainstemSettings(**settings), Mint("brainstem", "brainstem", seed=1, boot=1))
 
 
@@ -27,8 +31,12 @@ def fed(core: Brainstem, *values: Any, **fields: Any) -> list[Any]:
     ]
 
 
+def bundles(effects: Iterable[Any]) -> list[Any]:
+    return [e for e in effects if isinstance(e.message, RelayBundle)]
+
+
 def only_feature(effects: list[Any]) -> Any:
-    (publish,) = effects
+    (publish,) = bundles(effects)
     (feature,) = publish.message.payload.summary_features
     return feature
 
@@ -95,7 +103,7 @@ def test_the_largest_doubles_do_not_overflow(values: list[float]) -> None:
 
 def brainstem_bundle(core: Brainstem) -> Publish:
     core.step(afferent(1.7e308, END_MS + 1_000), END_MS + 1_000)
-    (publish,) = core.tick(END_MS + 2_000)
+    (publish,) = bundles(core.tick(END_MS + 2_000))
     assert isinstance(publish, Publish)
     return publish
 
@@ -164,7 +172,7 @@ def test_an_urgent_afferent_closes_its_window_at_once(priority: str) -> None:
     core = brainstem()
     fed(core, OFF, sensor="motion")
     event = afferent(ON, NOW_MS + 40, sensor="motion", priority=priority)
-    (publish,) = core.step(event, NOW_MS + 40)
+    (publish,) = bundles(core.step(event, NOW_MS + 40))
     payload = publish.message.payload
     assert (publish.message.meta.priority, publish.qos) == ("critical", 1)
     assert (payload.window_ms, payload.salience) == (40, 1)
@@ -183,9 +191,9 @@ def test_what_follows_an_urgent_afferent_is_the_rest_of_its_window() -> None:
 @pytest.mark.req("S1-65")
 def test_sustained_urgency_is_capped_but_stays_critical() -> None:
     core = brainstem(urgent_rate=1, urgent_burst=2)
-    effects = fed(core, *[True, False] * 10, sensor="motion", priority="critical")
+    effects = bundles(fed(core, *[True, False] * 10, sensor="motion", priority="critical"))
     assert len(effects) == 2
-    assert core.counters.over_urgent_rate == 18
+    assert core.intake.over_urgent_rate == 18
     (publish,) = core.tick(END_MS)
     assert publish.message.meta.priority == "critical"
     assert publish.message.payload.summary_features[0].count == 18
@@ -229,7 +237,7 @@ def test_bad_samples_enter_no_statistics() -> None:
     (feature,) = publish.message.payload.summary_features
     assert (feature.count, feature.min) == (2, 21)
     assert publish.message.payload.confidence == pytest.approx(1.5 / 3)
-    assert core.counters.bad_quality == 1
+    assert core.intake.bad_quality == 1
 
 
 def test_a_window_of_bad_samples_says_nothing() -> None:
@@ -245,7 +253,7 @@ def test_the_usual_is_dull_and_the_unusual_salient() -> None:
         core.step(afferent(21 + second % 2 / 10, now_ms), now_ms)
     (dull,) = core.tick(NOW_MS + 20_000)
     core.step(afferent(35, NOW_MS + 20_000), NOW_MS + 20_000)
-    (salient,) = core.tick(NOW_MS + 21_000)
+    (salient,) = bundles(core.tick(NOW_MS + 21_000))
     assert dull.message.payload.salience < 0.5
     assert salient.message.payload.salience > 0.99
 
@@ -274,22 +282,23 @@ def test_a_crowded_window_is_split_within_the_caps() -> None:
     core = brainstem()
     for n in range(100):
         fed(core, "ü" * 60, device=f"d{n}-" + "x" * 55, sensor="button")
-    bundles = core.tick(END_MS)
-    assert len(bundles) > 1
-    for publish in bundles:
+    parts = core.tick(END_MS)
+    assert len(parts) > 1
+    for publish in parts:
         assert len(encode(publish.message)) <= topics.RELAY_BUNDLE.max_bytes
         assert len(publish.message.payload.summary_features) <= 64
         assert judged(publish, END_MS)
-    found = [f.device_id for p in bundles for f in p.message.payload.summary_features]
+    found = [f.device_id for p in parts for f in p.message.payload.summary_features]
     assert len(found) == len(set(found)) == 100
-    assert len({publish.message.meta.trace_id for publish in bundles}) == 1
+    assert len({publish.message.meta.trace_id for publish in parts}) == 1
 
 
-def test_windows_are_bounded() -> None:
-    core = brainstem(window_limit=2)
+def test_scopes_are_bounded() -> None:
+    core = brainstem(scope_limit=2)
     effects = [fed(core, 1, scope=f"room{n}") for n in range(4)]
     assert [len(refused) for refused in effects] == [0, 0, 1, 1]
     assert effects[2][0].reason_code == "queue_full"
+    assert core.counters.crowded_scopes == 2
 
 
 def test_signals_of_a_window_are_bounded() -> None:
@@ -303,8 +312,9 @@ def test_devices_and_signals_are_bounded() -> None:
     core = brainstem(device_limit=3, signal_limit=3)
     for n in range(10):
         fed(core, 1, device=f"d{n}")
-    assert len(core._devices) == 3
-    assert len(core._signals) == 3
+    assert len(core._sources) == 3
+    assert core._sources.signals == 3
+    assert core._sources.evicted == 7
 
 
 def test_a_device_that_goes_offline_leaves_no_average_behind() -> None:
@@ -317,7 +327,7 @@ def test_a_device_that_goes_offline_leaves_no_average_behind() -> None:
     assert core.counters.devices_offline == 1
     for device in ("b1", "b2"):
         core.step(afferent(20, END_MS + 100, device=device), END_MS + 100)
-    (publish,) = core.tick(END_MS + 1_000)
+    (publish,) = bundles(core.tick(END_MS + 1_000))
     averages = {f.device_id: f.moving_average for f in publish.message.payload.summary_features}
     assert averages["b1"] == 20
     assert averages["b2"] > 90

@@ -164,3 +164,24 @@ def test_the_largest_numbers_do_not_overflow() -> None:
     payload = bundle_payload(huge)
     (one,) = Summary.of(payload).merged(Summary.of(payload)).features.values()
     assert (one.count, one.mean) == (2**53 - 1, 1.7e308)
+
+
+def test_the_times_of_a_state_and_the_counts_of_words_add_up() -> None:
+    first = feature(2, true_ms=400, false_ms=600, histogram={"a": 1, "b": 1})
+    second = feature(3, true_ms=1_000, false_ms=0, histogram={"b": 2, "c": 1})
+    merged = Summary.of(bundle_payload(first)).merged(
+        Summary.of(bundle_payload(second, start_ms=NOW_MS + 1_000))
+    )
+    (both,) = merged.features.values()
+    assert (both.true_ms, both.false_ms) == (1_400, 600)
+    assert both.histogram == {"a": 1, "b": 3, "c": 1}
+
+
+def test_merged_words_are_at_most_eight_those_of_the_older_first() -> None:
+    first = feature(6, histogram={f"old{n}": 1 for n in range(6)})
+    second = feature(6, histogram={f"new{n}": 1 for n in range(6)})
+    merged = Summary.of(bundle_payload(first)).merged(
+        Summary.of(bundle_payload(second, start_ms=NOW_MS + 1_000))
+    )
+    (both,) = merged.features.values()
+    assert sorted(both.histogram or {}) == ["new0", "new1", *(f"old{n}" for n in range(6))]

@@ -1,14 +1,18 @@
-"""The core of brainstem: afferents into windows, windows into RelayBundles."""
+"""The core of brainstem: afferents into windows, windows into RelayBundles, patterns and levels."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Self, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from nervus.brainstem.bucket import TokenBucket
+from nervus.brainstem.agenda import Agenda
+from nervus.brainstem.broadcast import Broadcaster
+from nervus.brainstem.intake import Intake, IntakeCounters, Open
+from nervus.brainstem.patterns import PatternCounters, Patterns
+from nervus.brainstem.scope import Scope
 from nervus.brainstem.settings import BrainstemSettings
-from nervus.brainstem.signal import Signal
-from nervus.brainstem.window import SignalKey, Window, devices
+from nervus.brainstem.source import Sources
+from nervus.brainstem.stream import LONGEST_MS, Shape, Stream
+from nervus.brainstem.tuning import ScopeKey, Tuning
+from nervus.brainstem.window import Summary
 from nervus.wire import (
     Accepted,
     Connected,
@@ -23,242 +27,256 @@ from nervus.wire import (
 from nervus.wire.bundles import fit
 from nervus.wire.contracts import (
     AfferentSignal,
-    AfferentSignalPayload,
     DeviceStatus,
     Feature,
+    GlobalBroadcast,
+    GlobalModeUpdate,
+    ParameterUpdate,
+    PatternResponse,
+    PatternTrigger,
     ReflexFire,
     RelayBundle,
     RelayBundlePayload,
-    Scalar,
 )
-from nervus.wire.registries import sensor_channels
-from nervus.wire.topic import LEVEL_LIMIT
 
 Effect = Publish | Rejected
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-_URGENT: Final = ("critical", "control")
-_NEVER: Final = 2**63
+_TUMBLING = Shape(0, 0)
 
 
 @dataclass(slots=True)
 class BrainstemCounters:
-    """What the core has seen since it was made."""
+    """What the core has done since it was made, beside what intake and patterns count."""
 
-    afferents: int = 0
-    bad_quality: int = 0
-    over_rate: int = 0
-    over_urgent_rate: int = 0
     bundles: int = 0
     reflex_fires: int = 0
     devices_offline: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _WindowKey:
-    scope_level: str
-    scope: str
-    channel: str
-    historical: bool
-
-
-@dataclass(slots=True)
-class _Device:
-    samples: TokenBucket
-    urgent: TokenBucket
-
-    @classmethod
-    def new(cls, settings: BrainstemSettings, now_ms: int) -> Self:
-        return cls(
-            TokenBucket(settings.source_rate, settings.source_burst, now_ms),
-            TokenBucket(settings.urgent_rate, settings.urgent_burst, now_ms),
-        )
+    crowded_scopes: int = 0
 
 
 class Brainstem:
-    """Summarises afferents by (scope, channel) in tumbling windows; pure.
+    """Summarises afferents by scope and channel, asks for patterns, tells levels; pure.
 
     A bundle always carries window statistics and never the afferent: one sample makes a bundle
     only when its window ended with it, or when it was urgent, and urgent bundles are capped for
-    each device. Windows go by the time of receipt; `Window` holds all that event time would change.
+    each device. An urgent sample above the urgent rate waits for its window's end like any other,
+    and the bundle is critical all the same. So nothing waits longer than its window and
+    `lateness_ms`.
 
-    Above its rate a device's samples are refused as `queue_full` and lower the confidence of their
-    window. An urgent sample above the urgent rate waits for its window's end like any other, and
-    the bundle is critical all the same.
+    All it depends on comes by `step`, `tick`, settings, registries and mint, and effects come in a
+    defined order: what was due, by the time it was due; then what the event itself causes.
     """
 
     def __init__(self, settings: BrainstemSettings, mint: Mint) -> None:
         self.counters = BrainstemCounters()
         self._settings = settings
         self._mint = mint
-        self._channels = sensor_channels()
-        self._windows: dict[_WindowKey, Window] = {}
-        self._devices: OrderedDict[str, _Device] = OrderedDict()
-        self._signals: OrderedDict[tuple[SignalKey, str, str, bool], Signal] = OrderedDict()
-        self._due_ms = _NEVER
+        self._scopes: dict[ScopeKey, Scope] = {}
+        self._agenda = Agenda()
+        self._sources = Sources(settings)
+        self._tuning = Tuning(settings, self._agenda, self._retuned)
+        self._broadcaster = Broadcaster(mint, self._agenda, self._retire)
+        self._patterns = Patterns(settings, mint, self._agenda, self._broadcaster)
+        self._intake = Intake(
+            settings, self._sources, self._agenda, self._end_window, self._retire_stream
+        )
+
+    @property
+    def intake(self) -> IntakeCounters:
+        """What became of afferents."""
+        return self._intake.counters
+
+    @property
+    def patterns(self) -> PatternCounters:
+        """What became of patterns."""
+        return self._patterns.counters
 
     def step(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
-        """Take an afferent, a device's status or a reflex's report."""
-        effects = self.tick(now_ms)
+        """Take a message of a topic that `service.TAKES` names, or what happened to a session."""
+        effects: list[Effect] = self.tick(now_ms)  # type: ignore[assignment]  # a wider list
         if isinstance(event, Accepted):
-            match event.message:
-                case AfferentSignal():
-                    effects += self._afferent(event, now_ms)
-                case DeviceStatus():
-                    self._status(event)
-                case ReflexFire():
-                    self.counters.reflex_fires += 1
-                case other:
-                    raise TypeError(f"brainstem takes no {type(other).__name__}")
+            effects += (
+                self._afferent(event, now_ms)
+                if isinstance(event.message, AfferentSignal)
+                else self._message(event, now_ms)
+            )
+        elif isinstance(event, Removed):
+            effects += self._removed(event, now_ms)
+        # A connection changes nothing: the shell's ledger retains again what a broker lost.
         return effects
 
-    def tick(self, now_ms: int) -> list[Effect]:
-        """Close the windows that have ended."""
-        if now_ms < self._due_ms:
-            return []
-        ended = [key for key, window in self._windows.items() if window.end_ms <= now_ms]
-        effects: list[Effect] = []
-        for key in ended:
-            window = self._windows.pop(key)
-            effects += self._bundles(key, window, window.end_ms, now_ms)
-        self._due_ms = min((window.end_ms for window in self._windows.values()), default=_NEVER)
-        return effects
+    def tick(self, now_ms: int) -> list[Publish]:
+        """Do what is due: end windows, tell levels, give up requests."""
+        return self._agenda.run(now_ms)
 
     def _afferent(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
-        self.counters.afferents += 1
-        levels, meta, payload = event.address.levels, event.message.meta, event.message.payload
-        channel = self._channels.get(payload.sensor_type)
-        if channel is None:
-            reason = f"no channel for sensor type {payload.sensor_type!r} in the registry"
-            return [refuse(event, "unknown_channel", "apply", reason)]
-        members = list(_members(payload))
-        if not all(len(name) <= LEVEL_LIMIT and name.isprintable() for name, _ in members):
-            reason = f"payload.value: with the sensor type, a name has {LEVEL_LIMIT} characters"
-            return [refuse(event, "schema_invalid", "apply", reason)]
-        key = _WindowKey(
-            levels["scope_level"], levels["scope"], channel, historical=bool(meta.historical)
-        )
-        urgent = meta.priority in _URGENT
-        at_once, allowed = self._admit(levels["device_id"], now_ms, urgent=urgent)
-        if not allowed:
-            if key in self._windows:
-                self._windows[key].refused += 1
-            return [refuse(event, "queue_full", "queue", "above the device's sample rate")]
-        window = self._window(key, now_ms)
-        signals = [
-            (SignalKey(name, levels["device_id"], payload.unit), value) for name, value in members
+        scope = self._scope(event.address.levels, now_ms)
+        if scope is None:
+            return self._no_room(event)
+        outcome = self._intake.take(scope, event, now_ms)
+        if outcome is None:
+            return ()
+        if isinstance(outcome, Rejected):
+            return (outcome,)
+        self._intake.cut(outcome, now_ms)
+        return self._tell(outcome, now_ms)
+
+    def _message(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
+        match event.message:
+            case DeviceStatus():
+                self._status(event)
+            case ReflexFire():
+                self.counters.reflex_fires += 1
+            case PatternResponse():
+                return self._patterns.respond(event)
+            case GlobalModeUpdate():
+                return self._tuning.set_mode(event, now_ms)
+            case ParameterUpdate():
+                return self._parameters(event, now_ms)
+            case PatternTrigger() | GlobalBroadcast():
+                return self._of_scope(event, now_ms)
+            case other:
+                raise TypeError(f"brainstem takes no {type(other).__name__}")
+        return ()
+
+    def _of_scope(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
+        scope = self._scope(event.address.levels, now_ms)
+        if scope is None:
+            return self._no_room(event)
+        if isinstance(event.message, PatternTrigger):
+            return self._patterns.trigger(scope, event, now_ms)
+        return self._broadcaster.restore(scope, event, now_ms)
+
+    def _parameters(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
+        effects = self._tuning.set_parameters(event, now_ms)
+        if effects is None:
+            return ()
+        if any(isinstance(effect, Rejected) for effect in effects):
+            return effects
+        return [self._copy(event, now_ms), *effects]
+
+    def _copy(self, event: Accepted, now_ms: int) -> Publish:
+        """What everybody on the core broker was told, for the boards."""
+        meta, payload = event.message.meta, event.message.payload
+        copy = self._mint.compact(
+            ParameterUpdate, event.address, payload, now_ms,
+            expires_at=meta.expires_at, message_id=meta.message_id,
+        )  # fmt: skip
+        return replace(copy, broker="spinal")
+
+    def _removed(self, event: Removed, now_ms: int) -> Sequence[Publish]:
+        levels = event.address.levels
+        if event.address.spec is topics.MODE:
+            return self._tuning.remove_mode((levels["scope_level"], levels["scope"]), now_ms)
+        if event.address.spec is topics.GLOBAL_PARAMETERS:
+            return self._tuning.remove_parameters((levels["scope_level"], levels["scope"]), now_ms)
+        return ()
+
+    def _status(self, event: Accepted) -> None:
+        if event.message.payload.status == "offline":
+            self.counters.devices_offline += 1
+            # An average across a gap of unknown length would say nothing.
+            self._sources.forget_signals(event.address.levels["device_id"])
+
+    def _scope(self, levels: dict[str, str], now_ms: int) -> Scope | None:
+        key = (levels["scope_level"], levels["scope"])
+        scope = self._scopes.get(key)
+        if scope is None:
+            if len(self._scopes) >= self._settings.scope_limit:
+                return None
+            scope = self._scopes[key] = Scope(key, self._settings, now_ms)
+        return scope.tuned(self._tuning)
+
+    def _no_room(self, event: Accepted) -> list[Rejected]:
+        self.counters.crowded_scopes += 1
+        return [refuse(event, "queue_full", "queue", "too many scopes are in use")]
+
+    def _retuned(self, key: ScopeKey, now_ms: int) -> Sequence[Publish]:
+        """A mode or parameter of a scope has changed; a house's concern all scopes."""
+        scopes = [
+            scope
+            for scope in (self._scopes.values() if key[0] == "house" else ())
+            if scope.key != key
         ]
-        if window is None or window.would_hold(signals) > self._settings.window_signal_limit:
-            return [refuse(event, "queue_full", "queue", "too many signals are being summarised")]
-        if not window.judge(payload.quality):
-            self.counters.bad_quality += 1
+        own = self._scope({"scope_level": key[0], "scope": key[1]}, now_ms)
+        effects: list[Publish] = []
+        for scope in [*([own] if own else []), *scopes]:
+            effects += self._broadcaster.review(scope.tuned(self._tuning), now_ms)
+            self._retire(scope)
+        return effects
+
+    def _end_window(self, ended: Open, now_ms: int) -> Sequence[Publish]:
+        scope, stream, window = ended
+        if window.closed:
+            return ()
+        stream.end(window)
+        effects = self._tell(ended, now_ms)
+        if stream.past and not stream.open:
+            # A sliding window goes on while it has something to tell.
+            self._intake.open(scope, stream, window.end_ms, now_ms)
+        return effects
+
+    def _retire_stream(self, subject: tuple[Scope, Stream], now_ms: int) -> Sequence[Publish]:
+        scope, stream = subject
+        if stream.open or stream.closed_ms + LONGEST_MS > now_ms:
+            self._agenda.put(now_ms + LONGEST_MS, self._retire_stream, subject)
+        else:
+            del scope.streams[stream.channel, stream.historical]
+            self._retire(scope)
+        return ()
+
+    def _retire(self, scope: Scope) -> None:
+        if scope.idle():
+            self._scopes.pop(scope.key, None)
+
+    def _tell(self, closed: Open, now_ms: int) -> list[Publish]:
+        """The bundles of a window that has closed, and what follows from them."""
+        stream = closed.stream
+        scope = closed.scope.tuned(self._tuning)
+        shape = _TUMBLING if stream.historical else scope.shape(stream.channel)
+        summary = stream.summary(closed.window, shape)
+        if summary is None:
             return []
-        window.critical = window.critical or urgent
-        for signal, value in signals:
-            window.take(signal, self._signal(signal, key), value, now_ms)
-        return self._close_early(key, window, now_ms) if at_once else []
-
-    def _admit(self, device_id: str, now_ms: int, *, urgent: bool) -> tuple[bool, bool]:
-        """Whether a sample closes its window at once, and whether it is taken at all."""
-        device = _recent(
-            self._devices,
-            device_id,
-            self._settings.device_limit,
-            lambda: _Device.new(self._settings, now_ms),
-        )
-        if urgent:
-            if device.urgent.take(now_ms):
-                return True, True
-            self.counters.over_urgent_rate += 1
-        if device.samples.take(now_ms):
-            return False, True
-        self.counters.over_rate += 1
-        return False, False
-
-    def _window(self, key: _WindowKey, now_ms: int) -> Window | None:
-        window = self._windows.get(key)
-        if window is None and len(self._windows) < self._settings.window_limit:
-            start_ms = now_ms - now_ms % self._settings.window_ms
-            window = Window(start_ms, start_ms + self._settings.window_ms)
-            self._windows[key] = window
-            self._due_ms = min(self._due_ms, window.end_ms)
-        return window
-
-    def _signal(self, signal: SignalKey, key: _WindowKey) -> Signal:
-        # What was measured long ago must not move the averages of what is measured now.
-        return _recent(
-            self._signals,
-            (signal, key.scope_level, key.scope, key.historical),
-            self._settings.signal_limit,
-            lambda: Signal(self._settings.average_ms),
-        )
-
-    def _close_early(self, key: _WindowKey, window: Window, now_ms: int) -> Sequence[Effect]:
-        self._windows[key] = Window(now_ms, window.end_ms)
-        return self._bundles(key, window, now_ms, now_ms)
+        effects = self._bundles(scope, stream, summary, now_ms)
+        if not stream.historical:
+            cause = effects[0].message
+            effects += self._broadcaster.excite(scope, summary.salience, now_ms)
+            effects += self._patterns.inspect(scope, summary, cause, now_ms)
+        return effects
 
     def _bundles(
-        self, key: _WindowKey, window: Window, end_ms: int, now_ms: int
-    ) -> Sequence[Publish]:
-        if not window:
-            return []
-        address = topics.relay_bundle(key.scope_level, key.scope, key.channel)
-        salience, confidence = window.salience(), window.confidence()
+        self, scope: Scope, stream: Stream, summary: Summary, now_ms: int
+    ) -> list[Publish]:
+        address = topics.relay_bundle(*scope.key, stream.channel)
         trace_id = self._mint.id(now_ms)
+        correlation_id = None
+        if not stream.historical:
+            correlation_id = scope.episodes.join(
+                summary, scope.settings, lambda: self._mint.id(now_ms)
+            )
 
         def make(features: Sequence[Feature]) -> Publish:
             payload = RelayBundlePayload(
-                channel=key.channel,
-                window_start=timestamp(window.start_ms),
-                window_ms=end_ms - window.start_ms,
+                channel=stream.channel,
+                window_start=timestamp(summary.start_ms),
+                window_ms=summary.length_ms,
                 summary_features=list(features),
-                sources=devices(features),
-                salience=salience,
-                confidence=confidence,
+                sources=sorted({each.device_id for each in features if each.device_id}),
+                salience=summary.salience,
+                confidence=summary.confidence,
+                correlation_id=correlation_id,
             )
             return self._mint.full(
                 RelayBundle,
                 address,
                 payload,
                 now_ms,
-                ttl_ms=self._settings.bundle_ttl_ms,
-                priority="critical" if window.critical else "normal",
+                ttl_ms=scope.settings.bundle_ttl_ms,
+                priority="critical" if summary.critical else "normal",
                 trace_id=trace_id,
-                historical=key.historical or None,
+                historical=stream.historical or None,
             )
 
-        bundles = fit(window.features(end_ms - window.start_ms), make)
+        bundles = fit(summary.features, make)
         self.counters.bundles += len(bundles)
         return bundles
-
-    def _status(self, event: Accepted) -> None:
-        if event.message.payload.status != "offline":
-            return
-        self.counters.devices_offline += 1
-        device_id = event.address.levels["device_id"]
-        # An average across a gap of unknown length would say nothing.
-        for key in [key for key in self._signals if key[0].device_id == device_id]:
-            del self._signals[key]
-
-
-def _members(payload: AfferentSignalPayload) -> Iterator[tuple[str, Scalar]]:
-    """The values of a sample: one, or each member of a typed object by its name."""
-    if isinstance(payload.value, dict):
-        for member, value in payload.value.items():
-            yield f"{payload.sensor_type}:{member}", value
-    else:
-        yield payload.sensor_type, payload.value
-
-
-def _recent(table: OrderedDict[K, V], key: K, limit: int, make: Callable[[], V]) -> V:
-    """The entry of a key, made if there is none; the one unused for longest makes room."""
-    entry = table.get(key)
-    if entry is not None:
-        table.move_to_end(key)
-        return entry
-    if len(table) >= limit:
-        table.popitem(last=False)
-    entry = table[key] = make()
-    return entry

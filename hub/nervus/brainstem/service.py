@@ -1,6 +1,6 @@
-"""Brainstem's I/O: reads boards on the spinal broker, publishes bundles on the core broker."""
+"""Brainstem's I/O: boards on the spinal broker, everybody else on the core broker."""
 
-from nervus.brainstem.machine import IDENTITY, TAKES, build
+from nervus.brainstem.machine import FROM_PARTS, IDENTITY, TAKES, build
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.bus import (
     KEPT,
@@ -25,7 +25,12 @@ async def run(context: Context) -> None:
             context.session_config(IDENTITY, "spinal"),
             filters=subscriptions(TAKES),
         ),
-        Session(IDENTITY, "core", context.session_config(IDENTITY, "core")),
+        Session(
+            IDENTITY,
+            "core",
+            context.session_config(IDENTITY, "core"),
+            filters=subscriptions(FROM_PARTS),
+        ),
     ]
 
     def granted(device_id: str) -> str | None:

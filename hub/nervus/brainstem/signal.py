@@ -1,6 +1,6 @@
 """What is known of one signal beyond the window it is in."""
 
-import math
+from math import expm1, sqrt
 from typing import Final
 
 from nervus.wire.contracts import Scalar
@@ -14,24 +14,44 @@ class Signal:
     Average and variance are exponentially weighted so that they do not depend on
     how often the sensor speaks: weight
     1 - exp(-Δt / average_ms), update after T. Finch, "Incremental calculation of weighted mean
-    and variance" (2009), section 9.
+    and variance" (2009), section 9. A value older than the last one changes nothing.
     """
 
-    __slots__ = ("_average_ms", "_updated_ms", "_variance", "average", "last")
+    __slots__ = ("_average_ms", "_variance", "average", "last", "updated_ms")
 
     def __init__(self, average_ms: int) -> None:
         self._average_ms = average_ms
-        self._updated_ms = 0
         self._variance = 0.0
+        self.updated_ms = 0
         self.average: float | None = None
         self.last: Scalar | None = None
 
-    def take(self, value: Scalar, now_ms: int) -> bool:
-        """Take the next value; returns whether it differs from the last one."""
+    def take(self, value: Scalar, event_ms: int) -> bool:
+        """Take a value that is no number; returns whether it differs from the last one."""
+        if event_ms < self.updated_ms:
+            return False
         changed = self.last is not None and value != self.last
         self.last = value
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            self._average_in(float(value), now_ms)
+        self.updated_ms = event_ms
+        return changed
+
+    def take_number(self, value: float, event_ms: int) -> bool:
+        """Take a number, also into average and variance; returns as `take`."""
+        elapsed_ms = event_ms - self.updated_ms
+        if elapsed_ms < 0:
+            return False
+        changed = self.last is not None and value != self.last
+        self.last = value
+        self.updated_ms = event_ms
+        average = self.average
+        if average is None:
+            self.average = float(value)
+        elif elapsed_ms:
+            weight = -expm1(-elapsed_ms / self._average_ms)
+            # Weighted and clipped so that no pair of doubles overflows.
+            difference = min(abs(value - average), _LARGEST_DIFFERENCE)
+            self.average = (1 - weight) * average + weight * value
+            self._variance = (1 - weight) * (self._variance + weight * difference * difference)
         return changed
 
     def surprise(self, value: float) -> float:
@@ -43,16 +63,5 @@ class Signal:
         """
         if self.average is None:
             return 0.0
-        deviation = max(math.sqrt(self._variance), 0.01 * abs(self.average), 1e-6)
-        return -math.expm1(-abs(value - self.average) / deviation / 3)
-
-    def _average_in(self, value: float, now_ms: int) -> None:
-        if self.average is None:
-            self.average = value
-        else:
-            weight = -math.expm1(-(now_ms - self._updated_ms) / self._average_ms)
-            # Weighted and clipped so that no pair of doubles overflows.
-            difference = min(abs(value - self.average), _LARGEST_DIFFERENCE)
-            self.average = (1 - weight) * self.average + weight * value
-            self._variance = (1 - weight) * (self._variance + weight * difference * difference)
-        self._updated_ms = now_ms
+        deviation = max(sqrt(self._variance), 0.01 * abs(self.average), 1e-6)
+        return -expm1(-abs(value - self.average) / deviation / 3)

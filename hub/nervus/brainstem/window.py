@@ -1,135 +1,116 @@
-"""One open window: the statistics of what came for a scope and channel."""
+"""One open window, and the summary of closed ones."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from nervus.brainstem.signal import Signal
+from nervus.brainstem.statistics import SignalKey, Statistics
 from nervus.wire.contracts import Feature, Scalar
 
 _WORTH: Final = {"good": 1.0, "uncertain": 0.5, "bad": 0.0}
 
 
-@dataclass(frozen=True, slots=True)
-class SignalKey:
-    """What a feature is about."""
-
-    sensor_type: str
-    device_id: str
-    unit: str | None
-
-
-class _Statistics:
-    """Statistics of one signal in one window; O(1) a sample."""
-
-    __slots__ = ("changes", "count", "highest", "lowest", "mean", "signal", "surprise")
-
-    def __init__(self, signal: Signal) -> None:
-        self.signal = signal
-        self.count = 0
-        self.changes = 0
-        self.surprise = 0.0
-        self.mean = 0.0
-        self.lowest: float | None = None
-        self.highest: float | None = None
-
-    def take(self, value: Scalar, now_ms: int) -> None:
-        self.count += 1
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            self.surprise = max(self.surprise, self.signal.surprise(value))
-            # A sum of the largest doubles would overflow, a mean of them does not.
-            self.mean = self.mean * ((self.count - 1) / self.count) + value / self.count
-            self.lowest = value if self.lowest is None else min(self.lowest, value)
-            self.highest = value if self.highest is None else max(self.highest, value)
-        self.changes += self.signal.take(value, now_ms)
-
-    def salience(self) -> float:
-        """A number is as salient as it is surprising; anything else as it changes: 1 - 2⁻ⁿ."""
-        if self.lowest is None:
-            return 1 - 0.5 ** min(self.changes, 64)
-        return self.surprise
-
-    def feature(self, key: SignalKey, duration_ms: int) -> Feature:
-        mean = None
-        if self.lowest is not None and self.highest is not None:
-            # Rounding may carry the mean of equal values past them.
-            mean = min(max(self.mean, self.lowest), self.highest)
-        return Feature(
-            sensor_type=key.sensor_type,
-            device_id=key.device_id,
-            unit=key.unit,
-            count=self.count,
-            min=self.lowest,
-            max=self.highest,
-            mean=mean,
-            last=self.signal.last,
-            moving_average=None if mean is None else self.signal.average,
-            rate=self.count * 1000 / max(1, duration_ms),
-            changes=self.changes,
-        )
-
-
 class Window:
-    """What came since `start_ms`; closes at `end_ms`, or at once when something urgent came."""
+    """What came for a scope and channel, of an event time from `opens_ms` to before `end_ms`.
 
-    __slots__ = ("_signals", "_taken", "_worth", "critical", "end_ms", "refused", "start_ms")
+    `start_ms` is where its statistics begin: later than `opens_ms` when something urgent cut off
+    the part before.
+    """
 
-    def __init__(self, start_ms: int, end_ms: int) -> None:
+    __slots__ = (
+        "_signals", "closed", "critical", "end_ms", "opens_ms", "refused", "start_ms", "taken",
+        "worth",
+    )  # fmt: skip
+
+    def __init__(self, start_ms: int, end_ms: int, opens_ms: int | None = None) -> None:
+        self.opens_ms = start_ms if opens_ms is None else opens_ms
         self.start_ms = start_ms
         self.end_ms = end_ms
         self.critical = False
+        self.closed = False
         self.refused = 0
-        self._signals: dict[SignalKey, _Statistics] = {}
-        self._taken = 0
-        self._worth = 0.0
+        self.taken = 0
+        self.worth = 0.0
+        self._signals: dict[SignalKey, Statistics] = {}
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many signals it holds."""
         return len(self._signals)
 
-    def would_hold(self, samples: Iterable[tuple[SignalKey, Scalar]]) -> int:
-        """How many signals there would be after taking these."""
-        return len(self._signals) + sum(key not in self._signals for key, _ in samples)
+    def would_hold(self, keys: Iterable[SignalKey]) -> int:
+        """How many signals there would be with these."""
+        return len(self._signals) + sum(key not in self._signals for key in keys)
 
     def judge(self, quality: str | None) -> bool:
         """Count a sample's quality; returns whether its value may enter the statistics."""
         worth = _WORTH[quality or "good"]
-        self._taken += 1
-        self._worth += worth
+        self.taken += 1
+        self.worth += worth
         return worth > 0
 
-    def take(self, key: SignalKey, signal: Signal, value: Scalar, now_ms: int) -> None:
+    def take(self, key: SignalKey, signal: Signal, value: Scalar, event_ms: int) -> None:
         """Take one value into the statistics of its signal."""
         statistics = self._signals.get(key)
         if statistics is None:
-            statistics = self._signals[key] = _Statistics(signal)
-        statistics.take(value, now_ms)
+            statistics = self._signals[key] = Statistics(signal, self.start_ms)
+        statistics.take(value, event_ms)
 
-    def features(self, duration_ms: int) -> list[Feature]:
-        """The statistics, by device and sensor."""
-        return [
-            self._signals[key].feature(key, duration_ms)
-            for key in sorted(self._signals, key=_order)
-        ]
+    def close(self, end_ms: int) -> None:
+        """End it at `end_ms`; nothing is taken after that."""
+        self.closed = True
+        self.end_ms = end_ms
+        for statistics in self._signals.values():
+            statistics.hold(end_ms)
 
-    def salience(self) -> float:
-        """How much attention the window asks for: 1 when urgent, else its most salient signal."""
-        if self.critical:
-            return 1.0
-        return max(statistics.salience() for statistics in self._signals.values())
-
-    def confidence(self) -> float:
-        """Share of what was sent that could be trusted.
-
-        (good + ½ uncertain) / (all + refused): bad samples enter no statistics, refused ones came
-        above the source's rate.
-        """
-        return self._worth / (self._taken + self.refused)
+    def signals(self) -> Iterable[tuple[SignalKey, Statistics]]:
+        """The statistics of each signal."""
+        return self._signals.items()
 
 
-def devices(features: Iterable[Feature]) -> list[str]:
-    """The devices of some features, each once, in order."""
-    return sorted({feature.device_id for feature in features if feature.device_id})
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Closed windows as one: what a bundle says.
+
+    `saliences` are those of the features; `salience` is 1 when the newest window is critical, else
+    that of its most salient signal. `confidence` is the share of what was sent that could be
+    trusted: (good + ½ uncertain) / (all + refused). Bad samples enter no statistics, refused ones
+    came above the source's rate.
+    """
+
+    start_ms: int
+    end_ms: int
+    critical: bool
+    features: list[Feature]
+    saliences: list[float]
+    salience: float
+    confidence: float
+
+    @property
+    def length_ms(self) -> int:
+        """From start to end."""
+        return self.end_ms - self.start_ms
 
 
-def _order(key: SignalKey) -> tuple[str, str, str]:
-    return key.device_id, key.sensor_type, key.unit or ""
+def summarise(windows: Sequence[Window], newest: Window) -> Summary | None:
+    """The summary of closed windows, oldest first, up to the newest; None when all are empty."""
+    parts: dict[SignalKey, list[Statistics]] = {}
+    for window in windows:
+        for key, statistics in window.signals():
+            parts.setdefault(key, []).append(statistics)
+    if not parts:
+        return None
+    start_ms, end_ms = windows[0].start_ms, newest.end_ms
+    merged = {key: Statistics.over(parts[key]) for key in sorted(parts)}
+    saliences = [statistics.salience() for statistics in merged.values()]
+    sent = sum(window.taken + window.refused for window in windows)
+    return Summary(
+        start_ms,
+        end_ms,
+        newest.critical,
+        [each.feature(key, end_ms - start_ms) for key, each in merged.items()],
+        saliences,
+        1.0 if newest.critical else max(saliences),
+        sum(window.worth for window in windows) / sent,
+    )

@@ -10,6 +10,7 @@ from nervus.wire.contracts import Feature, RelayBundlePayload
 
 SOURCE_LIMIT: Final = 64
 SPAN_LIMIT_MS: Final = 2_678_400_000
+HISTOGRAM_WORDS: Final = 8
 _COUNT_LIMIT: Final = 2**53 - 1
 
 Key = tuple[str, str, str]
@@ -20,7 +21,8 @@ Number = int | float
 class Summary:
     """One or several bundles of a channel as one window.
 
-    The window spans all of them. Counts and changes add up; min and max are those of all; a mean is
+    The window spans all of them. Counts, changes, histograms and the times of a
+    state add up; min and max are those of all; a mean is
     weighted by its count; a rate counts over the whole window; `last` and `moving_average` are the
     newest; salience is the highest; confidence is weighted by the samples behind it. What one side
     does not state, the sum does not state. Merging in order of time is associative, but for
@@ -149,7 +151,26 @@ def _add(older: Feature, older_ms: int, newer: Feature, newer_ms: int, length_ms
         ),
         rate=_rate(older.rate, older_ms, newer.rate, newer_ms, length_ms),
         changes=changes,
+        true_ms=_together(older.true_ms, newer.true_ms),
+        false_ms=_together(older.false_ms, newer.false_ms),
+        histogram=_histogram(older.histogram, newer.histogram),
     )
+
+
+def _together(first_ms: int | None, second_ms: int | None) -> int | None:
+    if first_ms is None or second_ms is None:
+        return None
+    return min(first_ms + second_ms, SPAN_LIMIT_MS)
+
+
+def _histogram(
+    first: dict[str, int] | None, second: dict[str, int] | None
+) -> dict[str, int] | None:
+    if first is None or second is None:
+        return None
+    words = [*first, *(word for word in second if word not in first)][:HISTOGRAM_WORDS]
+    counts = {word: first.get(word, 0) + second.get(word, 0) for word in sorted(words)}
+    return {word: min(count, _COUNT_LIMIT) for word, count in counts.items()}
 
 
 def _of_both(

@@ -1124,6 +1124,9 @@ class Feature(Model):
     moving_average: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
     rate: Annotated[int, Field(ge=0, le=9007199254740991)] | Annotated[float, Field(ge=0, le=9007199254740991)] | Annotated[LargeReal, Field(ge=0)] | None = None
     changes: Count | None = None
+    true_ms: Milliseconds | None = None
+    false_ms: Milliseconds | None = None
+    histogram: Annotated[dict[str, Count], Field(min_length=1, max_length=8)] | None = None
 
 
 class RelayBundlePayload(Model):

@@ -66,7 +66,10 @@ class Mint:
     def compact(
         self, kind: type[Contract], address: Address, payload: Model, now_ms: int, **meta: Any
     ) -> Publish:
-        """A message of the compact profile, for the spinal broker."""
+        """A message of the compact profile, for the spinal broker.
+
+        `meta` overrides single fields: a copy of another message has that one's message_id.
+        """
         fields = {"boot": self._boot, "seq": self._seq, "t_ms": now_ms, "clk": "hub"}
         self._seq += 1
         return self._publish(kind, CompactMeta, address, payload, now_ms, fields | meta)
@@ -83,7 +86,7 @@ class Mint:
         if "expires_at" not in meta and address.spec.ttl_ms is not None:
             meta.setdefault("ttl_ms", address.spec.ttl_ms)
         head = profile(
-            message_id=self._ids.next(now_ms),
+            message_id=meta.pop("message_id", None) or self._ids.next(now_ms),
             schema_version="v1",
             contract=kind.__name__,
             message_type=kind.__name__,

@@ -37,6 +37,16 @@ def mode_modulators() -> dict[str, list[dict[str, Any]]]:
     return {name: entry.get("modulators", []) for name, entry in _entries("modes").items()}
 
 
+def patterns() -> dict[str, dict[str, Any]]:
+    """What each pattern asks for, and when; as registry.schema.json has it."""
+    return _entries("patterns")
+
+
+def modes() -> dict[str, dict[str, Any]]:
+    """What each mode means to brainstem; as registry.schema.json has it."""
+    return _entries("modes")
+
+
 def _entries(name: str) -> dict[str, dict[str, Any]]:
     text = (resources.find("schemas") / "registries" / f"{name}.json").read_text()
     entries: dict[str, dict[str, Any]] = json.loads(text)["entries"]

@@ -415,7 +415,7 @@ GLOBAL_ALERT = TopicSpec(
     ttl_ms=600000,
     max_bytes=1024,
     publish=("brainstem",),
-    subscribe=("board", "relay", "gatekeeper", "policy", "reliable", "reflect", "history", "media", "hypothalamus", "modulator", "controller", "trigger-source", "responder", "approver", "consumer", "observer", "diagnostics", "operator",),
+    subscribe=("board", "brainstem", "relay", "gatekeeper", "policy", "reliable", "reflect", "history", "media", "hypothalamus", "modulator", "controller", "trigger-source", "responder", "approver", "consumer", "observer", "diagnostics", "operator",),
 )
 GLOBAL_AROUSAL = TopicSpec(
     name="global_arousal",
@@ -429,7 +429,7 @@ GLOBAL_AROUSAL = TopicSpec(
     ttl_ms=600000,
     max_bytes=1024,
     publish=("brainstem",),
-    subscribe=("board", "relay", "gatekeeper", "policy", "reliable", "reflect", "history", "media", "hypothalamus", "modulator", "controller", "trigger-source", "responder", "approver", "consumer", "observer", "diagnostics", "operator",),
+    subscribe=("board", "brainstem", "relay", "gatekeeper", "policy", "reliable", "reflect", "history", "media", "hypothalamus", "modulator", "controller", "trigger-source", "responder", "approver", "consumer", "observer", "diagnostics", "operator",),
 )
 GLOBAL_ALERT_EVENT = TopicSpec(
     name="global_alert_event",

@@ -1,0 +1,197 @@
+"""Afferents into windows: where each belongs, and whether it is taken."""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from nervus.brainstem.agenda import Action, Agenda
+from nervus.brainstem.scope import Scope
+from nervus.brainstem.settings import BrainstemSettings
+from nervus.brainstem.source import Source, Sources
+from nervus.brainstem.stream import LONGEST_MS, Stream
+from nervus.brainstem.window import Window
+from nervus.wire import Accepted, Rejected, refuse
+from nervus.wire.contracts import AfferentSignalPayload, CompactMeta, Scalar
+from nervus.wire.registries import sensor_channels
+from nervus.wire.topic import LEVEL_LIMIT
+
+_URGENT: Final = ("critical", "control")
+
+Members = tuple[tuple[str, Scalar], ...]
+
+
+class Open(NamedTuple):
+    """A window of a stream of a scope."""
+
+    scope: Scope
+    stream: Stream
+    window: Window
+
+
+@dataclass(slots=True)
+class IntakeCounters:
+    """What became of afferents; all but the bad of quality and the refused are in a window."""
+
+    afferents: int = 0
+    bad_quality: int = 0
+    historical: int = 0
+    late: int = 0
+    over_rate: int = 0
+    over_scope_rate: int = 0
+    over_urgent_rate: int = 0
+    unknown: int = 0
+    crowded: int = 0
+
+
+class Intake:
+    """Judges what the guard let through and puts it into the window of its event time.
+
+    In this order: the sensor type has a channel; it is not late (`SourceClock`), unless it says
+    that it is historical; its device is within its rate, then its scope within its own; the window
+    has room. A live window ends `lateness_ms` after its last moment; one of long ago as long after
+    it was opened as live windows last, for what is replayed comes in haste.
+
+    Args:
+        settings: Those of the plane.
+        sources: What is known of devices.
+        agenda: Where the ends of windows are put down.
+        end: What is to be done when a window ends.
+        retire: What is to be done when a stream may have become idle.
+    """
+
+    def __init__(
+        self,
+        settings: BrainstemSettings,
+        sources: Sources,
+        agenda: Agenda,
+        end: Action,
+        retire: Action,
+    ) -> None:
+        self.counters = IntakeCounters()
+        self._settings = settings
+        self._sources = sources
+        self._agenda = agenda
+        self._end = end
+        self._retire = retire
+        self._channels = sensor_channels()
+
+    def take(self, scope: Scope, event: Accepted, now_ms: int) -> Open | Rejected | None:
+        """Take one afferent; returns its window when that has to close at once."""
+        counters = self.counters
+        counters.afferents += 1
+        meta, payload = event.message.meta, event.message.payload
+        channel = self._channels.get(payload.sensor_type)
+        if channel is None:
+            counters.unknown += 1
+            reason = f"no channel for sensor type {payload.sensor_type!r} in the registry"
+            return refuse(event, "unknown_channel", "apply", reason)
+        source = self._sources.get(event.address.levels["device_id"], now_ms)
+        event_ms = self._place(source, meta, now_ms)
+        if event_ms is None:
+            counters.late += 1
+            reason = f"measured {now_ms - meta.t_ms} ms ago: send it as historical"
+            return refuse(event, "expired", "apply", reason)
+        historical = bool(meta.historical)
+        stream = scope.streams.get((channel, historical)) or self._stream(
+            scope, channel, now_ms, historical=historical
+        )
+        urgent = meta.priority in _URGENT
+        at_once = urgent and not historical and self._hurries(source, now_ms)
+        if not (at_once or self._within_rate(scope, source, now_ms)):
+            if window := stream.find(event_ms):
+                window.refused += 1
+            return refuse(event, "queue_full", "queue", "above the sample rate of device or scope")
+        window = stream.find(event_ms) or self.open(scope, stream, event_ms, now_ms)
+        if window is None:
+            counters.crowded += 1
+            return refuse(event, "queue_full", "queue", "too many old windows are being summarised")
+        counters.historical += historical
+        refused = self._fill(window, scope, source, event, event_ms)
+        if refused is None and at_once and window.critical:
+            return Open(scope, stream, window)
+        return refused
+
+    def _fill(
+        self, window: Window, scope: Scope, source: Source, event: Accepted, event_ms: int
+    ) -> Rejected | None:
+        """Take the values of a sample into a window."""
+        meta, payload = event.message.meta, event.message.payload
+        device_id, unit = event.address.levels["device_id"], payload.unit or ""
+        members = _members(payload)
+        if members is None:
+            self.counters.unknown += 1
+            reason = f"payload.value: with the sensor type, a name has {LEVEL_LIMIT} characters"
+            return refuse(event, "schema_invalid", "apply", reason)
+        if self._crowded(window, device_id, members, unit):
+            self.counters.crowded += 1
+            return refuse(event, "queue_full", "queue", "too many signals are being summarised")
+        if not window.judge(payload.quality):
+            self.counters.bad_quality += 1
+            return None
+        window.critical = window.critical or meta.priority in _URGENT
+        for name, value in members:
+            key = (name, unit, *scope.key, bool(meta.historical))
+            signal = self._sources.signal(source, key)
+            window.take((device_id, name, unit), signal, value, event_ms)
+        return None
+
+    def open(self, scope: Scope, stream: Stream, event_ms: int, now_ms: int) -> Window | None:
+        """Open the window of a moment; None when too many old ones are open."""
+        settings = self._settings
+        if stream.historical:
+            if len(stream.open) >= settings.historical_limit:
+                return None
+            window = stream.start(event_ms, settings.historical_window_ms)
+            due_ms = now_ms + scope.settings.window_ms
+        else:
+            window = stream.start(event_ms, scope.shape(stream.channel).hop_ms)
+            due_ms = window.end_ms + settings.lateness_ms
+        self._agenda.put(due_ms, self._end, Open(scope, stream, window))
+        return window
+
+    def cut(self, opened: Open, now_ms: int) -> None:
+        """Close a window now; the rest of it stays open until its end."""
+        rest = opened.stream.cut(opened.window, now_ms)
+        due_ms = rest.end_ms + self._settings.lateness_ms
+        self._agenda.put(due_ms, self._end, Open(opened.scope, opened.stream, rest))
+
+    def _place(self, source: Source, meta: CompactMeta, now_ms: int) -> int | None:
+        if not meta.historical:
+            return source.clock.place(meta, now_ms, self._settings.lateness_ms)
+        return now_ms if meta.clk == "none" else min(meta.t_ms, now_ms)
+
+    def _hurries(self, source: Source, now_ms: int) -> bool:
+        if source.urgent.take(now_ms):
+            return True
+        self.counters.over_urgent_rate += 1
+        return False
+
+    def _within_rate(self, scope: Scope, source: Source, now_ms: int) -> bool:
+        if not source.samples.take(now_ms):
+            self.counters.over_rate += 1
+        elif not scope.budget.take(now_ms):
+            self.counters.over_scope_rate += 1
+        else:
+            return True
+        return False
+
+    def _crowded(self, window: Window, device_id: str, members: Members, unit: str) -> bool:
+        limit = self._settings.window_signal_limit
+        if window.size + len(members) <= limit:
+            return False
+        return window.would_hold((device_id, name, unit) for name, _ in members) > limit
+
+    def _stream(self, scope: Scope, channel: str, now_ms: int, *, historical: bool) -> Stream:
+        stream = scope.streams[channel, historical] = Stream(channel, historical=historical)
+        self._agenda.put(now_ms + LONGEST_MS, self._retire, (scope, stream))
+        return stream
+
+
+def _members(payload: AfferentSignalPayload) -> Members | None:
+    """The values of a sample: one, or each member of a typed object; None if one has no name."""
+    value = payload.value
+    if not isinstance(value, dict):
+        return ((payload.sensor_type, value),)
+    members = tuple((f"{payload.sensor_type}:{name}", each) for name, each in value.items())
+    if all(len(name) <= LEVEL_LIMIT and name.isprintable() for name, _ in members):
+        return members
+    return None
