@@ -31,6 +31,7 @@ class Vector:
     now_ms: int
     data: bytes
     encoding: str
+    meaning: Message | None
     twice: bool
     granted: dict[str, str]
 
@@ -79,6 +80,7 @@ def _vectors(file: Message) -> Iterator[Vector]:
             now_ms=unix_ms(given["now"]),
             data=data,
             encoding=told_by(data),
+            meaning=merge(file["message"], row.get("patch", {})) if "stage" not in row else None,
             twice=row.get("twice", False),
             granted=file.get("granted", {}),
         )
