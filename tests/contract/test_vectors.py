@@ -1,7 +1,8 @@
 """The vector matrix: four readings of the wire take and refuse the same messages.
 
-`jsonschema` and `ajv` judge what is JSON, by the schema alone; `guard` (with the pydantic models)
-judges all; the `board` (the firmware on MicroPython) all that can reach it.
+`jsonschema` and `ajv` judge by the schema alone, and JavaScript reads CBOR and Protobuf by itself
+for it; `guard` (with the pydantic models) judges all; the `board` (the firmware on MicroPython) all
+that can reach it.
 """
 
 import base64
@@ -20,7 +21,8 @@ from contract.reference import SCHEMAS, validator
 from contract.vectors import FILES, MESSAGES, VECTORS, Vector, merge, packet, paths
 from nervus.wire import Accepted, Guard, Packet, Rejected
 from nervus.wire.contracts import CONTRACTS
-from nervus.wire.decode import DecodeError, decode, has_null
+from nervus.wire.decode import DecodeError, has_null
+from nervus.wire.encodings import CBOR, JSON, PROTOBUF, decode
 from nervus.wire.topics import TOPICS
 from spinal.contracts import SCHEMAS as BOARD_SCHEMAS
 
@@ -116,7 +118,7 @@ def by_ajv() -> Said:
 
 def is_json(vector: Vector) -> bool:
     """Whether a schema can be asked: an empty payload has no value, broken JSON neither."""
-    return vector.stage != "decode" and bool(vector.data)
+    return vector.stage != "decode" and bool(vector.data) and vector.encoding == JSON
 
 
 def reaches_board(vector: Vector) -> bool:
@@ -127,7 +129,10 @@ def reaches_board(vector: Vector) -> bool:
 def expected(vector: Vector, column: str) -> str:
     """What a column should say of a vector."""
     if column in ("jsonschema", "ajv"):
-        return "refused" if vector.stage == "schema" else "taken"
+        # What is not JSON the second language reads by itself, before ajv is asked.
+        return "refused" if vector.stage in ("decode", "schema") else "taken"
+    if column == "board" and vector.encoding == PROTOBUF:
+        return "unsupported_encoding"
     said = vector.reason_code or "taken"
     if (column, vector.contract, said) == ("board", "EfferentCommand", "retained_event"):
         # The board has a name of its own for the one thing that must never happen.
@@ -205,6 +210,14 @@ def test_a_contract_has_four_valid_and_twelve_invalid_vectors(contract: str) -> 
     assert stages["decode"] >= 2
     assert stages["schema"] >= 6
     assert stages["guard"] >= 4 or VECTORS[contract][0].topic is None
+
+
+@pytest.mark.req("S0-60")
+@pytest.mark.parametrize("contract", sorted(CONTRACTS))
+def test_a_contract_has_a_vector_in_each_encoding_that_means_what_it_says(contract: str) -> None:
+    valid = [vector for vector in VECTORS[contract] if vector.stage is None]
+    assert {vector.encoding for vector in valid} == {JSON, CBOR, PROTOBUF}
+    assert [v.name for v in valid if decode(v.data) != v.meaning] == []
 
 
 def test_every_vector_is_another_message() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from nervus import resources
 from nervus.wire import Packet, unix_ms
+from nervus.wire.encodings import told_by
 
 Message = dict[str, Any]
 Broker = Literal["spinal", "core"]
@@ -29,6 +30,8 @@ class Vector:
     retain: bool
     now_ms: int
     data: bytes
+    encoding: str
+    meaning: Message | None
     twice: bool
     granted: dict[str, str]
 
@@ -60,6 +63,8 @@ def _vectors(file: Message) -> Iterator[Vector]:
             data = row["text"].encode()
         elif "base64" in row:
             data = base64.b64decode(row["base64"])
+        elif "hex" in row:
+            data = bytes.fromhex(row["hex"])
         else:
             message = merge(file["message"], row.get("patch", {}))
             data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
@@ -74,6 +79,8 @@ def _vectors(file: Message) -> Iterator[Vector]:
             retain=given.get("retain", False),
             now_ms=unix_ms(given["now"]),
             data=data,
+            encoding=told_by(data),
+            meaning=merge(file["message"], row.get("patch", {})) if "stage" not in row else None,
             twice=row.get("twice", False),
             granted=file.get("granted", {}),
         )

@@ -1,9 +1,12 @@
-// Puts every vector that is JSON to ajv and prints, as JSON, whether its contract's schema takes it.
+// Puts every vector with a value to ajv and prints, as JSON, whether its contract's schema takes it. Those in
+// CBOR and Protobuf are read first, and a valid one must say what its file says it means.
 // Usage: node vectors.mjs SCHEMAS_FOLDER
 
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import Ajv2020 from "ajv/dist/2020.js";
+import { BinaryReader } from "./binary.mjs";
 
 const folder = process.argv[2];
 const read = (...path) => JSON.parse(readFileSync(join(folder, ...path), "utf8"));
@@ -12,7 +15,9 @@ const jsonIn = (name) => readdirSync(join(folder, name)).filter((file) => file.e
 const ajv = new Ajv2020({ strict: true, strictTypes: false, strictRequired: false });
 ajv.addVocabulary(["x-check", "x-registry", "x-cbor-key", "x-cbor-value"]);
 ajv.addSchema(read("envelope.schema.json"));
-for (const file of jsonIn("contracts")) ajv.addSchema(read("contracts", file));
+const contracts = Object.fromEntries(jsonIn("contracts").map((file) => [file.split(".")[0], read("contracts", file)]));
+for (const schema of Object.values(contracts)) ajv.addSchema(schema);
+const binary = new BinaryReader(folder, contracts);
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
@@ -27,8 +32,20 @@ function merge(target, patch) {
   return merged;
 }
 
+/** What a vector in CBOR or Protobuf says; null where it is not strict or says something else. */
+function fromBytes(file, vector) {
+  let value;
+  try {
+    value = binary.read(Buffer.from(vector.hex, "hex"));
+  } catch {
+    return null;
+  }
+  return "stage" in vector || isDeepStrictEqual(value, merge(file.message, vector.patch ?? {})) ? value : null;
+}
+
 /** The message of a vector; undefined where it has none. */
 function message(file, vector) {
+  if (vector.hex) return fromBytes(file, vector);
   if (vector.stage === "decode" || vector.text === "") return undefined;
   return "text" in vector ? JSON.parse(vector.text) : merge(file.message, vector.patch ?? {});
 }

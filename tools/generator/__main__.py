@@ -5,16 +5,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from generator import cbor, firmware, models, topics
+from generator import cbor, firmware, models, proto, topics
 from generator.schemas import Schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 
-TARGETS: dict[str, Callable[[Schemas], str]] = {
+TARGETS: dict[str, Callable[[Schemas], str | bytes]] = {
     "hub/nervus/wire/contracts.py": models.generate,
     "hub/nervus/wire/topics.py": topics.generate,
     "hub/nervus/wire/cbor_tables.py": lambda schemas: cbor.tables(schemas, list(schemas.contracts)),
     "schemas/numbers.json": lambda schemas: cbor.record(schemas, ROOT / "schemas"),
+    "schemas/nervus.proto": proto.generate,
+    "schemas/nervus.binpb": proto.descriptors,
     "firmware/lib/spinal/contracts.py": firmware.contracts,
     "firmware/lib/spinal/cbor_tables.py": firmware.cbor_tables,
     "firmware/lib/spinal/topics.py": firmware.topics,
@@ -29,12 +31,13 @@ def main() -> int:
     schemas = Schemas(ROOT / "schemas")
     stale = []
     for name, generate in TARGETS.items():
-        path, text = ROOT / name, generate(schemas)
-        if path.is_file() and path.read_text() == text:
+        path, made = ROOT / name, generate(schemas)
+        data = made.encode() if isinstance(made, str) else made
+        if path.is_file() and path.read_bytes() == data:
             continue
         stale.append(name)
         if not check:
-            path.write_text(text)
+            path.write_bytes(data)
             print(f"wrote {name}")
     if check and stale:
         print(f"out of date: {', '.join(stale)}: run tools/generate and commit", file=sys.stderr)

@@ -1,4 +1,5 @@
-# tests/node/node_modules: mqtt.js and ajv, with which the tests' parts in JavaScript join. Only for tests.
+# tests/node/node_modules: mqtt.js, ajv and the readers of CBOR, Protobuf and AsyncAPI, with which the tests
+# read the wire a second time, in JavaScript. Only for tests.
 # shellcheck shell=bash disable=SC2154
 
 node_home=tests/node

@@ -8,7 +8,7 @@ and a payload before its metadata, for only they tell what the payload's keys st
 import struct
 from math import isfinite
 
-from spinal.cbor_tables import ERRORS, MESSAGE, META, PAYLOADS
+from spinal.cbor_tables import MESSAGE, PAYLOADS
 from spinal.jsonscan import DEPTH_LIMIT, SIZE_LIMIT, JSONError, decoded
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ COUNT_LIMIT = 128
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ULID_BYTES, _ULID_LENGTH = 16, 26
-_META, _PAYLOAD, _ERRORS = (MESSAGE.index(name) for name in ("meta", "payload", "errors"))
+_PAYLOAD = MESSAGE[0].index("payload")
 _LARGEST_SINGLE = 3.4028234663852886e38
 _FIRST = 5  # bits of a head that tell its kind
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = range(7)
@@ -50,12 +50,8 @@ def dumps(message: "dict[str, Any]") -> bytes:
     message holds, such as NaN or None; KeyError for a contract that PAYLOADS does not hold.
     """
     out = bytearray(MARK)
-    shape = {
-        0: MESSAGE,
-        _META: META,
-        _PAYLOAD: PAYLOADS[message["meta"]["contract"]],
-        _ERRORS: ERRORS,
-    }
+    shape = dict(MESSAGE)
+    shape[_PAYLOAD] = PAYLOADS[message["meta"]["contract"]]
     _write(out, message, shape)
     return bytes(out)
 
@@ -72,7 +68,7 @@ class _Reader:
         self._at = 3
         if self._head() != _MAP:
             raise self._fault("no map in the tag")
-        shape = {0: MESSAGE, _META: META, _ERRORS: ERRORS}
+        shape = dict(MESSAGE)
         message: "dict[str, Any]" = {}
         for _ in range(self._count(2)):
             name, number = self._key(shape)

@@ -3,6 +3,7 @@
 A shape says how to read a value: None as it stands, "ulid" as 16 bytes that are 26 characters,
 a tuple as an enum (position → name), a list as an array of the shape in it, a dict as an object:
 under 0 its names (position → name), under a key the shape of that field where it is not None.
+MESSAGE lacks the payload, whose shape hangs on the contract that the metadata name.
 """
 
 CONTRACTS = (None, "AfferentSignal", "EfferentCommand", "EfferentReport", "ReflexConfigure", "ReflexTrigger", "ReflexFire", "ReflexReport", "ReflexState", "DeviceStatus", "DeviceInfo", "DeviceHealth", "DeviceLog", "CrashReport", "Ping", "Pong", "DeviceConfig", "DeviceConfigReport", "UpdateOffer", "ChunkRequest", "Chunk", "UpdateReport", "MediaEvent", "MediaRegistryState", "RelayBundle", "PatternTrigger", "PatternRequest", "PatternResponse", "GlobalBroadcast", "ParameterUpdate", "GlobalModeUpdate", "ModulatorSignal", "GateState", "RouteDecision", "CommandRequest", "CommandCancel", "Command", "ApprovalProposal", "ActionProgress", "Outcome", "ErrorEvent", "RejectEvent", "StreamSessionRequest", "StreamSessionResponse")
@@ -108,11 +109,9 @@ _HYBRID_CLOCK = {0: (None, "wall_ms", "logical", "node")}
 _SPECTRAL = {0: (None, "coherence", "criticality", "eigenvalues")}
 _DEVICE_REF = {0: (None, "device_id", "hardware_id")}
 
-ERRORS = [_ERROR_DETAIL]
-
 META = {0: (None, "message_id", "schema_version", "contract", "message_type", "source", "boot", "seq", "t_ms", "clk", "ttl_ms", "expires_at", "priority", "action_id", "deadline_ms", "historical", "scope_level", "scope", "produced_at", "origin_plane", "content_type", "content_encoding", "principal", "trace_id", "span_id", "parent_span_id", "parent_id", "hlc", "vclock", "spectral", "qos_hint", "device", "auth", "ext"), 1: "ulid", 2: _META_SCHEMA_VERSION, 9: _META_CLK, 19: _META_ORIGIN_PLANE, 16: _SCOPE_LEVEL, 20: _META_CONTENT_TYPE, 21: _META_CONTENT_ENCODING, 12: _META_PRIORITY, 23: "ulid", 26: "ulid", 13: "ulid", 27: _HYBRID_CLOCK, 29: _SPECTRAL, 31: _DEVICE_REF, 3: CONTRACTS, 4: CONTRACTS}
 
-MESSAGE = (None, None, "meta", "payload", "errors")
+MESSAGE = {0: (None, None, "meta", "payload", "errors"), 2: META, 4: [_ERROR_DETAIL]}
 
 PAYLOADS = {
     "ActionProgress": _ACTION_PROGRESS_PAYLOAD,

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from nervus.wire.decode import DecodeError, decode, has_null
+from nervus.wire.decode import DecodeError, has_null
+from nervus.wire.encodings import CONTENT_TYPES, JSON, decode, told_by
 from nervus.wire.mint import lifetime
 from nervus.wire.model import Contract, key_count
 from nervus.wire.route import HARD_LIMIT, Route, route, unlisted
@@ -59,7 +60,7 @@ class Guard:
                 or (meta["ttl_ms"] is None and meta["expires_at"] is None)
             ):
                 _fit(way, message, taken=taken)
-            _agree(way, meta, message)
+            _agree(way, meta, message, packet.payload)
             self._identify(way, meta["source"])
             left_ms = _live(meta, now_ms)
             if not packet.retain:
@@ -148,8 +149,9 @@ def _unreadable(way: Route, data: bytes, error: ValueError, *, taken: bool) -> R
         return Refusal("contract_not_allowed", "allow", _not_taken(meta.get("contract")), meta)
     if meta.get("schema_version") not in (None, "v1"):
         return Refusal("unsupported_version", "schema", "schema_version: v1 is spoken here", meta)
-    if any(meta.get(name, spoken) != spoken for name, spoken in _ENCODING):
-        reason = "application/json, identity is taken here"
+    encoding = meta.get("content_type", JSON), meta.get("content_encoding", "identity")
+    if encoding[0] not in CONTENT_TYPES or encoding[1] != "identity":
+        reason = f"{' or '.join(CONTENT_TYPES)}, identity is taken here"
         return Refusal("unsupported_encoding", "schema", reason, meta)
     reason = _NULL if has_null(data, value) else _first(error)
     return Refusal("schema_invalid", "schema", reason, meta)
@@ -177,8 +179,11 @@ def _fit(way: Route, message: Contract, *, taken: bool) -> None:
         raise Refusal("contract_drift", "drift", "message_type must equal contract")
 
 
-def _agree(way: Route, meta: Mapping[str, Any], message: Contract) -> None:
+def _agree(way: Route, meta: Mapping[str, Any], message: Contract, data: bytes) -> None:
     payload = message.payload.__dict__
+    stated = meta["content_type"]
+    if stated is not None and stated != told_by(data):
+        raise Refusal("unsupported_encoding", "agreement", f"the bytes are {told_by(data)}")
     for name in way.profile:
         # The contract takes either profile; which one is needed the broker says.
         if meta[name] is None:
@@ -236,7 +241,6 @@ def _is_ulid(text: str) -> bool:
 
 
 _NULL: Final = "null is never a value: leave the field out"
-_ENCODING: Final = (("content_type", "application/json"), ("content_encoding", "identity"))
 _FAULTS: Final = 32
 _BRACE: Final = ord("{")
 _ULID_LENGTH: Final = 26

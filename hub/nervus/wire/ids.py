@@ -49,3 +49,15 @@ class MessageIds:
 def ulid_text(value: int) -> str:
     """A 128-bit value as ULID text: Crockford base 32, right-aligned in 130 bits."""
     return "".join([_PAIRS[value >> shift & _PAIR] for shift in range(120, -1, -_PAIR_BITS)])
+
+
+def ulid_value(text: str) -> int | None:
+    """The 128-bit value of a ULID, None for a text that is none."""
+    if len(text) != _LENGTH or text[0] > "7" or not _DIGITS.issuperset(text):
+        return None
+    return int(text.translate(_BASE_32), 32)
+
+
+_LENGTH = 26
+_DIGITS = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+_BASE_32 = str.maketrans("0123456789ABCDEFGHJKMNPQRSTVWXYZ", "0123456789ABCDEFGHIJKLMNOPQRSTUV")
