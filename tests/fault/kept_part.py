@@ -1,6 +1,7 @@
 """A part that retains and rejects as it is told, over its real store and a real broker."""
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
@@ -10,9 +11,10 @@ from typing import Any
 from hub.plain_broker import DEADLINE_S, PlainBroker
 from nervus.bus import KEPT, Filter, Limits, Session, Shell, subscriptions
 from nervus.store import Store
-from nervus.wire import Guard, Mint, Packet, Publish, RejectLane, timestamp, topics
+from nervus.wire import Accepted, Guard, Mint, Packet, Publish, RejectLane, timestamp, topics
 from nervus.wire.contracts import GlobalBroadcast, GlobalBroadcastPayload
 
+BAD = "/bs/relay/event/room/{}/channel/somatic"
 NOW_MS = 1_790_000_000_000
 QUICK = Limits(backoff_base_ms=20, backoff_cap_ms=100)
 _ids = Mint("part", "brainstem", seed=5, boot=1)
@@ -101,3 +103,16 @@ def rows(folder: Path, statement: str) -> list[Any]:
     """What another process reads in the part's store."""
     with closing(sqlite3.connect(folder / "part.db")) as connection:
         return connection.execute(statement).fetchall()
+
+
+def bad(source: str) -> bytes:
+    """A message that no guard takes, of a source of its own, so that it is not folded."""
+    return json.dumps({"meta": {"source": source}, "filler": "x" * 300}).encode()
+
+
+def rejected(part: Part, room: str = "hall") -> None:
+    """Give the part's lane one reject without any broker; another room is another source."""
+    packet = Packet("core", BAD.format(room), bad(room))
+    verdict = Guard([topics.RELAY_BUNDLE]).judge(packet, part.now_ms)
+    assert not isinstance(verdict, Accepted)
+    part.shell._reject(verdict, part.now_ms)

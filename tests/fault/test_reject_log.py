@@ -1,21 +1,41 @@
 """Rejects are on the rejecting part's own disk before reflect hears of them (K-15)."""
 
+import asyncio
 import json
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from fault.kept_part import NOW_MS, QUICK, Part, Watcher, living, rows
+from fault.kept_part import BAD, NOW_MS, QUICK, Watcher, bad, living, rejected, rows
 from hub.plain_broker import PlainBroker, running, within
 from nervus.bus import Session
 from nervus.bus.reject_log import RejectLog
 from nervus.wire import Accepted, Guard, Packet, refuse, topics
 
-BAD = "/bs/relay/event/room/{}/channel/somatic"
 LANE = "/X/reflect/event/room/hall/lane/reject"
+CHILD = """
+import asyncio, sys
+from pathlib import Path
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+from fault.kept_part import living, rejected
+from nervus.bus import BrokerAddress
+
+async def main():
+    nowhere = SimpleNamespace(address=BrokerAddress("127.0.0.1", int(sys.argv[3])))
+    async with living(nowhere, Path(sys.argv[2]), connected=False) as part:
+        rejected(part)
+        while not part.rejects.stored:
+            await asyncio.sleep(0.01)
+        print("stored", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
 ROWS = "SELECT topic, sent FROM bus_rejects ORDER BY number"
 
 
@@ -32,19 +52,6 @@ async def writer(broker: PlainBroker) -> AsyncIterator[Session]:
     session = Session("writer", "core", broker.address, limits=QUICK)
     async with running(session):
         yield session
-
-
-def bad(source: str) -> bytes:
-    """A message that no guard takes, of a source of its own, so that it is not folded."""
-    return json.dumps({"meta": {"source": source}, "filler": "x" * 300}).encode()
-
-
-def rejected(part: Part, room: str = "hall") -> None:
-    """Give the part's lane one reject without any broker; another room is another source."""
-    packet = Packet("core", BAD.format(room), bad(room))
-    verdict = Guard([topics.RELAY_BUNDLE]).judge(packet, part.now_ms)
-    assert not isinstance(verdict, Accepted)
-    part.shell._reject(verdict, part.now_ms)
 
 
 @pytest.mark.req("S0-7", "S0-84")
@@ -102,6 +109,25 @@ async def test_what_could_not_be_told_is_told_by_the_next_process(
     again = guard.judge(packet, later)
     assert not isinstance(again, Accepted)
     assert refuse(accepted, "duplicate", "dedupe", "").message_id == told["meta"]["message_id"]
+
+
+async def test_a_reject_survives_the_kill_of_its_part(broker: PlainBroker, tmp_path: Path) -> None:
+    broker.kill()
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", CHILD, str(Path(__file__).parents[1]), str(tmp_path),
+        str(broker.address.port), stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stdout is not None
+    async with asyncio.timeout(15):
+        assert await child.stdout.readline() == b"stored\n"
+    child.kill()
+    await child.wait()
+    await broker.start()
+    async with running((watcher := Watcher(broker)).session), living(broker, tmp_path):
+        await within(lambda: watcher.payloads(LANE))
+    told = json.loads(watcher.payloads(LANE)[0])
+    assert told["meta"]["historical"] is True
+    assert told["payload"]["input_ref"]["source"] == "hall"
 
 
 async def test_a_reject_that_expired_in_the_outbox_goes_out_when_the_broker_is_back(
