@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nervus.cli.log import sessions_at
 from nervus.cli.options import State
 from nervus.runtime.clean import Found
 from nervus.runtime.clean import clean as clean_brokers
@@ -39,13 +40,12 @@ def clean(
 
       nervus clean --yes
     """
-    # While rights are lent and taken back, the broker denies what is tried too early.
-    logging.getLogger("nervus.bus").setLevel(logging.ERROR)
     folder = StateFolder.open(state)
     settings = Settings.load(folder.settings_file)
-    found = asyncio.run(
-        clean_brokers(folder, settings, Authority.create(folder), IDENTITY, erase=yes)
-    )
+    authority = Authority.create(folder)
+    # While rights are lent and taken back, the broker denies what is tried too early.
+    with sessions_at(logging.ERROR):
+        found = asyncio.run(clean_brokers(folder, settings, authority, IDENTITY, erase=yes))
     if as_json:
         lines = [_fields(one) for one in found.orphans]
         typer.echo(json.dumps({"retained": found.retained, "orphans": lines, "erased": yes}))

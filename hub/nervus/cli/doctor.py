@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nervus.cli.log import sessions_at
 from nervus.cli.options import State
 from nervus.runtime.doctor import examine
 from nervus.runtime.finding import Finding, Verdict
@@ -26,8 +27,8 @@ def doctor(state: State) -> None:
       nervus doctor --state /tmp/house
     """
     # What the brokers answer becomes findings; the log would say it a second time.
-    logging.getLogger("nervus.bus").setLevel(logging.CRITICAL)
-    findings = examine(state)
+    with sessions_at(logging.CRITICAL):
+        findings = examine(state)
     Console().print(_table(findings))
     failed = any(finding.verdict is Verdict.FAILURE for finding in findings)
     raise typer.Exit(1 if failed else 0)

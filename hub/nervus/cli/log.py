@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 _CHILD: Final = "nervus.child."
@@ -27,3 +29,15 @@ def set_up_log(*, with_time: bool) -> None:
     time = "%(asctime)s.%(msecs)03d " if with_time else ""
     handler.setFormatter(_Formatter(f"{time}%(who)-14s %(mark)s%(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+@contextmanager
+def sessions_at(level: int) -> Iterator[None]:
+    """Let sessions log from `level` on while a command tells itself what becomes of them."""
+    logger = logging.getLogger("nervus.bus")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
