@@ -15,7 +15,7 @@ from benchmarks.timing import Case, DidNotHappenError, interleaved, percentiles
 from nervus.brainstem import Brainstem, BrainstemSettings
 from nervus.store import Store
 from nervus.thalamus import Gate, Relay, ThalamusSettings, judge
-from nervus.wire import Accepted, Guard, Mint, Publish, encode, topics
+from nervus.wire import Accepted, Guard, Mint, Publish, topics
 
 if TYPE_CHECKING:
     import sqlite3
@@ -99,8 +99,8 @@ def _thalamus(count: int) -> Case:
                     continue
                 for effect in relay.step(verdict, NOW_MS):
                     if isinstance(effect, Publish):
-                        relayed += effect.address.spec is topics.GATED_RELAY
-                        encode(effect.message)
+                        gated = effect.address.spec is topics.GATED_RELAY
+                        relayed += gated and bool(effect.data)
             return relayed
 
         return run

@@ -30,7 +30,7 @@ from nervus.bus.journal_file import (
 )
 from nervus.bus.journal_settings import JournalSettings
 from nervus.bus.machine import Granted, Origin
-from nervus.wire import Connected, Packet, Publish, Rejected, encode
+from nervus.wire import Connected, Packet, Publish, Rejected
 
 _LOG: Final = logging.getLogger(__name__)
 _MIB: Final = 1 << 20
@@ -278,7 +278,7 @@ def output_line(effect: object) -> bytes:
         return f"{effect!r}\n".encode()
     retain = int(effect.address.spec.retained)
     head = f"{effect.on} {effect.qos} {retain} {effect.expiry_ms} {effect.address.topic} "
-    return head.encode() + encode(effect.message) + b"\n"
+    return head.encode() + effect.data + b"\n"
 
 
 @contextmanager

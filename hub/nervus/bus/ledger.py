@@ -9,7 +9,7 @@ from typing import ClassVar, Final, Literal, Never, Self
 
 from nervus.bus.errors import PublishError
 from nervus.store import Store
-from nervus.wire import Publish, encode
+from nervus.wire import Publish
 from nervus.wire.topic_parser import parse
 
 SCHEMA: Final = """
@@ -53,7 +53,7 @@ class Retained:
         return cls(
             "core" if publish.on == "core" else "spinal",
             publish.address.topic,
-            encode(publish.message),
+            publish.data,
             publish.message.meta.priority or "normal",
             expires_ms,
         )

@@ -18,7 +18,7 @@ from nervus.bus.outbox import Done, Outgoing
 from nervus.bus.reject_log import RejectLog
 from nervus.bus.session import Delivery, Session
 from nervus.store import Store
-from nervus.wire import Connected, Guard, Packet, Publish, Rejected, RejectLane, denied, encode
+from nervus.wire import Connected, Guard, Packet, Publish, Rejected, RejectLane, denied
 from nervus.wire.topic_parser import parse
 
 TICK_MS: Final = 50
@@ -386,7 +386,7 @@ class Shell:
         session.post(
             Outgoing(
                 publish.address.topic,
-                encode(publish.message),
+                publish.data,
                 publish.qos,
                 publish.address.spec.retained,
                 publish.message.meta.priority or "normal",

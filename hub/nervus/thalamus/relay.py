@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from nervus.thalamus.admission import Admission
@@ -11,7 +12,17 @@ from nervus.thalamus.gate import Decision, judge
 from nervus.thalamus.gates import GateCache
 from nervus.thalamus.settings import ThalamusSettings
 from nervus.thalamus.stream import Merged, Stream
-from nervus.wire import Accepted, Connected, Mint, Publish, Rejected, Removed, refuse, topics
+from nervus.wire import (
+    Accepted,
+    Address,
+    Connected,
+    Mint,
+    Publish,
+    Rejected,
+    Removed,
+    refuse,
+    topics,
+)
 from nervus.wire.bundles import fit
 from nervus.wire.contracts import (
     Feature,
@@ -202,7 +213,7 @@ class Relay:
                 part = self._frames.shortened(stream, whole, now_ms)
             return self._mint.full(
                 RelayBundle,
-                topics.gated_relay(*stream),
+                _gated(stream),
                 part,
                 now_ms,
                 cause=message,
@@ -228,7 +239,7 @@ class Relay:
                 payload = self._frames.shortened(stream, payload, now_ms)
             return self._mint.full(
                 RelayBundle,
-                topics.gated_relay(*stream),
+                _gated(stream),
                 payload,
                 now_ms,
                 cause=merged.cause,
@@ -278,17 +289,27 @@ class Relay:
             allowed=allowed,
             decision=decision,
             effective_inhibition=entrant.verdict.inhibition,
-            routed_to=[topics.gated_relay(*stream).topic] if allowed else [],
+            routed_to=[_gated(stream).topic] if allowed else [],
             reason_codes=[*entrant.verdict.reasons, *([reason] if reason else [])],
         )
         return self._mint.full(
             RouteDecision,
-            topics.route_decision(*stream),
+            _route(stream),
             payload,
             now_ms,
             cause=entrant.event.message,
             priority="background",
         )
+
+
+@lru_cache(maxsize=4_096)
+def _gated(stream: StreamName) -> Address:
+    return topics.gated_relay(*stream)
+
+
+@lru_cache(maxsize=4_096)
+def _route(stream: StreamName) -> Address:
+    return topics.route_decision(*stream)
 
 
 def _stream_of(entrant: Entrant) -> StreamName:

@@ -1,6 +1,7 @@
 """Keeping a RelayBundle within its caps: 64 features, and the bytes its topic takes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from nervus.wire.contracts import Feature
@@ -16,7 +17,10 @@ def fit(features: Sequence[Feature], make: Callable[[Sequence[Feature]], Publish
     """
     if len(features) <= FEATURE_LIMIT:
         publish = make(features)
-        if len(features) == 1 or len(encode(publish.message)) <= publish.address.spec.max_bytes:
+        if len(features) == 1:
             return [publish]
+        data = encode(publish.message)
+        if len(data) <= publish.address.spec.max_bytes:
+            return [replace(publish, encoded=data)]
     half = (len(features) + 1) // 2
     return fit(features[:half], make) + fit(features[half:], make)

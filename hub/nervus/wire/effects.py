@@ -1,6 +1,6 @@
 """What a core asks its shell to do on the wire."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nervus.wire.model import Contract
 from nervus.wire.topic import Address
@@ -11,13 +11,20 @@ class Publish:
     """Publish a message; broker, QoS and retain follow from the address.
 
     `expiry_ms` is what is left of its life when it was made, for MQTT's own message expiry;
-    `broker` names one of the address's brokers, the first when None.
+    `broker` names one of the address's brokers, the first when None; `encoded` is the message as
+    JSON where whoever made it had to look at that already.
     """
 
     address: Address
     message: Contract
     expiry_ms: int | None = None
     broker: str | None = None
+    encoded: bytes | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def data(self) -> bytes:
+        """The message as JSON."""
+        return encode(self.message) if self.encoded is None else self.encoded
 
     @property
     def on(self) -> str:
