@@ -130,7 +130,11 @@ INTRUDER: Final = "intruder"
 INTRUDER_SCOPE: Final = "room/shed"
 
 SETTINGS: Final = """
-# What the demo's modes ask, and gates short enough to watch them expire.
+# Short enough to watch them fade and expire, and what the demo's modes ask.
+[brainstem]
+alert_half_life_ms = 3000
+arousal_half_life_ms = 5000
+
 [thalamus.gates]
 gate_ms = 3000
 

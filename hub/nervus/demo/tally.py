@@ -99,6 +99,7 @@ class Tally:
     """Everything the view shows and the report tells."""
 
     boards: dict[str, BoardView] = field(default_factory=dict)
+    playing: bool = False
     afferents: Meter = field(default_factory=Meter)
     bundles: Meter = field(default_factory=Meter)
     relayed: Meter = field(default_factory=Meter)

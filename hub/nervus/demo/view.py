@@ -74,6 +74,8 @@ def _header(tally: Tally, now_s: float, seconds: float | None) -> RenderableType
         parts.append(f"↻{restarts} " if restarts else "", "yellow")
         parts.append(" ")
     clock = f"{now_s:.0f} s of {seconds:.0f} s" if seconds else f"{now_s:.0f} s, Ctrl-C ends it"
+    if not tally.playing:
+        clock, seconds = f"brokers, services and boards start, {now_s:.0f} s", None
     bar = ProgressBar(total=seconds, completed=min(now_s, seconds)) if seconds else Text("")
     grid = Table.grid(expand=True, padding=(0, 1))
     grid.add_column(ratio=3)
