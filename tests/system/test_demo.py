@@ -101,6 +101,9 @@ def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
     for count in ("gates_shut", "gates_expired", "flowing_again_after_expiry"):
         assert attention[count] > 0, attention
     assert attention["contests_won"] > 0 < attention["contests_lost"], attention
+    # glass breaks: brainstem raises an alert, which decays
+    assert attention["highest_alert"] > 0.5, attention
+    assert attention["lowest_alert_after"] < attention["highest_alert"] / 2, attention
     assert told["reflex_fires"] > 0
     commands = told["commands"]
     assert commands["outcomes"]["succeeded"] > 0

@@ -59,7 +59,7 @@ async def _main(seconds: float | None, json_file: Path | None, state: Path | Non
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with state_folder(state) as folder:
-        console.print(f"{NAME} starts two brokers, five services and three boards in {folder}")
+        console.print(f"{NAME} starts two brokers, six services and three boards in {folder}")
         demo = Demo(folder)
         # On the screen a log line would tear the picture.
         logging.basicConfig(filename=folder / "demo.log", level=logging.INFO, format=LOG_FORMAT)

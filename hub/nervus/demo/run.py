@@ -75,7 +75,7 @@ class Demo:
             boards = await stack.enter_async_context(self._boards())
             await self._until_online(stop)
             self.clock.restart()
-            self.tally.playing = True
+            self.tally.begin()
             script = Script(boards, cast, self.tally, self.clock)
             async with script.playing():
                 await _wait(stop, seconds)

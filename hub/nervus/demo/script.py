@@ -20,6 +20,9 @@ DAY_S: Final = 16.0
 MOTION_S: Final = 0.4
 """Somebody passes the sensor, and is gone again."""
 
+GLASS_BREAKS: Final = 15
+"""Tenths of a second into each turn of the kitchen's sounds."""
+
 FULL_DUTY: Final = 65_535
 
 _COMMANDS: Final = (
@@ -134,7 +137,10 @@ class Script:
         kitchen, pin = self._boards[KITCHEN.device_id], KITCHEN.pin("sound_level")
         while True:
             for tenth in range(90):
-                decibels = 45 + 10 * math.sin(tenth) + (50 if tenth in (15, 16, 17, 18) else 0)
+                if tenth == GLASS_BREAKS:
+                    self._say("[red]glass breaks in the kitchen: an alert, and it fades[/]")
+                breaks = GLASS_BREAKS <= tenth < GLASS_BREAKS + 4
+                decibels = 45 + 10 * math.sin(tenth) + (50 if breaks else 0)
                 kitchen.set_adc(pin, loudness(decibels))
                 await asyncio.sleep(0.1)
 

@@ -115,6 +115,12 @@ class Tally:
     relay_ms: Latency = field(default_factory=Latency)
     outcome_ms: Latency = field(default_factory=Latency)
 
+    def begin(self) -> None:
+        """The script begins and the clock is set to 0: forget whose end was on the clock before."""
+        self.playing = True
+        self.attention.gates.clear()
+        self.attention.levels.clear()
+
     def tell(self, now_s: float, text: str) -> None:
         """Add a line to the story."""
         self.stories.append((now_s, text))

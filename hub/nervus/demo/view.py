@@ -19,6 +19,7 @@ SPARK: Final = "▁▂▃▄▅▆▇█"
 UNITS: Final = {"temperature": "°C"}
 BOARD_LINES: Final = 3 + sum(max(2, len(board.actuators)) for board in BOARDS)
 GATES_SHOWN: Final = 3
+FADED: Final = 0.02
 ATTENTION_LINES: Final = 2 + GATES_SHOWN
 DOES: Final = ((1.0, "shut"), (0.8, "merged"), (0.3, "thinned"), (0.0, "open"))
 OUTCOME_COLOURS: Final = {"succeeded": "green", "rejected": "yellow", "failed": "red"}
@@ -75,7 +76,7 @@ def _header(tally: Tally, now_s: float, seconds: float | None) -> RenderableType
         parts.append(" ")
     clock = f"{now_s:.0f} s of {seconds:.0f} s" if seconds else f"{now_s:.0f} s, Ctrl-C ends it"
     if not tally.playing:
-        clock, seconds = f"brokers, services and boards start, {now_s:.0f} s", None
+        clock, seconds = f"starting, {now_s:.0f} s", None
     bar = ProgressBar(total=seconds, completed=min(now_s, seconds)) if seconds else Text("")
     grid = Table.grid(expand=True, padding=(0, 1))
     grid.add_column(ratio=3)
@@ -130,6 +131,9 @@ def _attention(tally: Tally, now_s: float) -> RenderableType:
     attention = tally.attention
     attention.expire(now_s)
     gates, levels = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+    for table in (gates, levels):
+        for _ in range(4):
+            table.add_column(no_wrap=True)
     # What inhibits comes first; the gate before the house is always there.
     shown = sorted(attention.gates.items(), key=lambda item: (-item[1].inhibition, item[0]))
     shown.sort(key=lambda item: item[1].mode != "winner_take_all")
@@ -139,14 +143,15 @@ def _attention(tally: Tally, now_s: float) -> RenderableType:
             f"{scope} {target}", _bar(gate.inhibition, "magenta"), Text(does, style="bold"),
             Text(f"expires in {gate.until_s - now_s:.1f} s", style="dim"),
         )  # fmt: skip
-    told = sorted(attention.levels.items(), key=lambda item: -item[1].at(now_s))
+    told = [item for item in attention.levels.items() if item[1].at(now_s) >= FADED]
+    told.sort(key=lambda item: (not item[0].endswith("alert"), -item[1].at(now_s)))
     for name, level in told[:GATES_SHOWN]:
         left = level.at(now_s)
         half = (
             f"halves every {(level.half_life_ms or 0) / 1000:.0f} s" if level.half_life_ms else ""
         )
         levels.add_row(
-            name, _bar(left, "red"), Text(f"{left:.2f} {level.state}", style="bold"),
+            name, _bar(left, "red"), Text(level.state, style="bold"),
             Text(half, style="dim"),
         )  # fmt: skip
     grid = Table.grid(expand=True, padding=(0, 2))
