@@ -1,7 +1,7 @@
 """Shards: every scope has one owner, and the broker sends each no more than it has to."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from paho.mqtt.client import topic_matches_sub
 
@@ -26,6 +26,7 @@ def takes(shard: Shard, topic: str, granted: str | None = None) -> bool:
 
 
 @pytest.mark.req("S2-81")
+@settings(max_examples=30)
 @given(st.lists(SCOPES, max_size=8, unique=True), st.integers(1, 4), SCOPES)
 def test_whatever_the_map_every_scope_has_one_owner(
     named: list[tuple[str, str]], count: int, asked: tuple[str, str]

@@ -17,6 +17,7 @@ from nervus.wire.contracts import ModulatorSignal, ModulatorSignalPayload
 from support import DEADLINE_S, House
 
 
+@pytest.mark.timeout(60)  # a broker and a service to start on a busy machine
 @pytest.mark.req("S2-19", "S2-21", "S2-30", "S2-32", "S4-56")
 async def test_what_modulators_propose_becomes_retained_gates_and_replays_exactly(
     running_house: House,
@@ -37,7 +38,7 @@ async def test_what_modulators_propose_becomes_retained_gates_and_replays_exactl
     modulator = Session("mod", "core", context.session_config("mod", "core"))
     mint = Mint("mod", "consumer", seed=3, boot=1)
     task = asyncio.create_task(service.run(context))
-    async with running(modulator), asyncio.timeout(3 * DEADLINE_S):
+    async with running(modulator), asyncio.timeout(5 * DEADLINE_S):
         await ready.wait()
         for number, intent in enumerate(("suppress", "boost", "set_inhibition")):
             amount = {"inhibition" if intent == "set_inhibition" else "strength": 0.5}
@@ -54,7 +55,7 @@ async def test_what_modulators_propose_becomes_retained_gates_and_replays_exactl
             filters=[Filter(topics.GATE_STATE.filter(), 1)], on_packet=see,
         )  # fmt: skip
         async with running(watcher):
-            await within(lambda: len(gates) == 4)
+            await within(lambda: len(gates) == 4, 15)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     shut = gates[topics.gate_state("room", "user:abc", "channel", "c2").topic]
