@@ -421,3 +421,8 @@ def test_rules_of_modes_that_make_no_sense_are_refused(rule: Any, problem: str) 
     table = {"modes": {"night": [{"target_kind": "channel", "target_id": "somatic"} | rule]}}
     with pytest.raises(ValueError, match=problem):
         ThalamusSettings(gates=table)  # type: ignore[arg-type]
+
+
+def test_a_mode_that_no_registry_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="no such mode: siesta"):
+        GatesSettings(modes={"siesta": ()})

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from nervus.brainstem.bucket import TokenBucket
 from nervus.brainstem.correlation import Episodes
 from nervus.brainstem.level import Level
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.brainstem.stream import LONGEST_MS, Shape, Stream
 from nervus.brainstem.tuning import Mode, ScopeKey, Tuning
+from nervus.wire.bucket import TokenBucket
 
 Kind = Literal["alert", "arousal"]
 

@@ -3,10 +3,10 @@
 from collections import OrderedDict
 from typing import Final
 
-from nervus.brainstem.bucket import TokenBucket
 from nervus.brainstem.clock import SourceClock
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.brainstem.signal import Signal
+from nervus.wire.bucket import TokenBucket
 
 HistoryKey = tuple[str, str, str, str, bool]
 """Sensor type, unit, scope level, scope, and whether it was measured long ago."""

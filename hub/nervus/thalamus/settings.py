@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nervus.thalamus.gate import Mode, Thresholds
-from nervus.wire.registries import mode_modulators
+from nervus.wire.registries import mode_modulators, names
 
 ScopeName = Annotated[str, Field(pattern=r"^(device|room|house|user_session)/.+$")]
 TargetKind = Literal["channel", "nucleus", "topic_prefix"]
@@ -96,6 +96,15 @@ class GatesSettings(BaseModel):
     standbys: int = Field(default=0, ge=0, le=3)
     standing: tuple[StandingGate, ...] = ()
     modes: dict[str, tuple[ModeRule, ...]] = Field(default_factory=dict)
+
+    @field_validator("modes")
+    @classmethod
+    def _modes_exist(
+        cls, value: dict[str, tuple[ModeRule, ...]]
+    ) -> dict[str, tuple[ModeRule, ...]]:
+        if unknown := sorted(set(value) - names("modes")):
+            raise ValueError(f"no such mode: {unknown[0]}")
+        return value
 
     def rules(self, mode: str) -> tuple[ModeRule, ...]:
         """What a mode asks; nothing if nobody says."""
