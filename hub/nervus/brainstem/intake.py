@@ -29,12 +29,16 @@ class Open(NamedTuple):
 
 @dataclass(slots=True)
 class IntakeCounters:
-    """What became of afferents; all but the bad of quality and the refused are in a window."""
+    """What became of afferents; all but the bad of quality and the refused are in a window.
+
+    `moved` are those that came within `oldest_ms`, but after their window had ended.
+    """
 
     afferents: int = 0
     bad_quality: int = 0
     historical: int = 0
     late: int = 0
+    moved: int = 0
     over_rate: int = 0
     over_scope_rate: int = 0
     over_urgent_rate: int = 0
@@ -47,7 +51,7 @@ class Intake:
 
     In this order: the sensor type has a channel; it is not late (`SourceClock`), unless it says
     that it is historical; its device is within its rate, then its scope within its own; the window
-    has room. A live window ends `lateness_ms` after its last moment; one of long ago as long after
+    has room. A live window closes `lateness_ms` after its end; one of long ago as long after
     it was opened as live windows last, for what is replayed comes in haste.
 
     Args:
@@ -94,6 +98,10 @@ class Intake:
         stream = scope.streams.get((channel, historical)) or self._stream(
             scope, channel, now_ms, historical=historical
         )
+        if event_ms < stream.closed_ms:
+            # Its window did not wait so long: it counts in the first one that can still take it.
+            counters.moved += 1
+            event_ms = stream.closed_ms
         urgent = meta.priority in _URGENT
         at_once = urgent and not historical and self._hurries(source, now_ms)
         if not (at_once or self._within_rate(scope, source, now_ms)):
@@ -156,7 +164,7 @@ class Intake:
 
     def _place(self, source: Source, meta: CompactMeta, now_ms: int) -> int | None:
         if not meta.historical:
-            return source.clock.place(meta, now_ms, self._settings.lateness_ms)
+            return source.clock.place(meta, now_ms, self._settings.oldest_ms)
         return now_ms if meta.clk == "none" else min(meta.t_ms, now_ms)
 
     def _hurries(self, source: Source, now_ms: int) -> bool:
