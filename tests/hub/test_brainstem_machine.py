@@ -184,4 +184,4 @@ def _log(effect: Publish | Rejected) -> tuple[str, bytes]:
 
 
 TestHouse = pytest.mark.req("S1-2", "S1-17", "S1-45", "S1-65", "S1-74")(House.TestCase)
-TestHouse.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestHouse.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
