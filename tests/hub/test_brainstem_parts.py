@@ -99,7 +99,7 @@ def test_windows_of_any_lengths_hold_every_moment_once(moments: list[tuple[int, 
 def test_merging_keeps_at_most_eight_words() -> None:
     parts = []
     for half in range(2):
-        statistics = Statistics(Signal(1_000), 0)
+        statistics = Statistics(Signal(("b1", "button", ""), 1_000), 0)
         for number in range(6):
             statistics.take(f"{half}{number}", half * 10 + number)
         parts.append(statistics)

@@ -8,7 +8,7 @@ class SourceClock:
 
     A sample lies at its `t_ms`, if the board has a clock, and at its receipt otherwise. The hub's
     time is the measure: a board that is ahead of it is placed by receipt, and what was measured
-    longer than the lateness bound ago is late. The watermark is the latest event time seen. A
+    longer than the bound ago is late. The watermark is the latest event time seen. A
     sample behind it by more than the bound although it was made later (a higher `seq` of the same
     boot) shows that the board's clock was set back: the source is then placed by receipt until its
     clock agrees with the hub's again.
@@ -23,7 +23,7 @@ class SourceClock:
         self.trusted = True
         self.jumps = 0
 
-    def place(self, meta: CompactMeta, now_ms: int, lateness_ms: int) -> int | None:
+    def place(self, meta: CompactMeta, now_ms: int, oldest_ms: int) -> int | None:
         """Event time of a live sample in unix milliseconds; None when it is late."""
         if meta.clk == "none":
             return now_ms
@@ -32,11 +32,11 @@ class SourceClock:
             self._boot, self._seq, self.watermark_ms, self.trusted = meta.boot, -1, 0, True
         if meta.seq > self._seq:
             self._seq = meta.seq
-            if event_ms < self.watermark_ms - lateness_ms:
+            if event_ms < self.watermark_ms - oldest_ms:
                 self.jumps += self.trusted
                 self.trusted = False
                 self.watermark_ms = event_ms
-        if event_ms >= now_ms - lateness_ms:
+        if event_ms >= now_ms - oldest_ms:
             self.trusted = True
             event_ms = min(event_ms, now_ms)
             self.watermark_ms = max(self.watermark_ms, event_ms)

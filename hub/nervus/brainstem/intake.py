@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from nervus.brainstem.agenda import Action, Agenda
 from nervus.brainstem.scope import Scope
 from nervus.brainstem.settings import BrainstemSettings
+from nervus.brainstem.signal import Signal
 from nervus.brainstem.source import Source, Sources
 from nervus.brainstem.stream import LONGEST_MS, Stream
 from nervus.brainstem.window import Window
@@ -15,8 +16,6 @@ from nervus.wire.registries import sensor_channels
 from nervus.wire.topic import LEVEL_LIMIT
 
 _URGENT: Final = ("critical", "control")
-
-Members = tuple[tuple[str, Scalar], ...]
 
 
 class Open(NamedTuple):
@@ -29,12 +28,16 @@ class Open(NamedTuple):
 
 @dataclass(slots=True)
 class IntakeCounters:
-    """What became of afferents; all but the bad of quality and the refused are in a window."""
+    """What became of afferents; all but the bad of quality and the refused are in a window.
+
+    `moved` are those that came within `oldest_ms`, but after their window had ended.
+    """
 
     afferents: int = 0
     bad_quality: int = 0
     historical: int = 0
     late: int = 0
+    moved: int = 0
     over_rate: int = 0
     over_scope_rate: int = 0
     over_urgent_rate: int = 0
@@ -47,7 +50,7 @@ class Intake:
 
     In this order: the sensor type has a channel; it is not late (`SourceClock`), unless it says
     that it is historical; its device is within its rate, then its scope within its own; the window
-    has room. A live window ends `lateness_ms` after its last moment; one of long ago as long after
+    has room. A live window closes `lateness_ms` after its end; one of long ago as long after
     it was opened as live windows last, for what is replayed comes in haste.
 
     Args:
@@ -94,6 +97,10 @@ class Intake:
         stream = scope.streams.get((channel, historical)) or self._stream(
             scope, channel, now_ms, historical=historical
         )
+        if event_ms < stream.closed_ms:
+            # Its window did not wait so long: it counts in the first one that can still take it.
+            counters.moved += 1
+            event_ms = stream.closed_ms
         urgent = meta.priority in _URGENT
         at_once = urgent and not historical and self._hurries(source, now_ms)
         if not (at_once or self._within_rate(scope, source, now_ms)):
@@ -115,24 +122,46 @@ class Intake:
     ) -> Rejected | None:
         """Take the values of a sample into a window."""
         meta, payload = event.message.meta, event.message.payload
-        device_id, unit = event.address.levels["device_id"], payload.unit or ""
-        members = _members(payload)
-        if members is None:
+        values = self._values(scope, source, payload, historical=bool(meta.historical))
+        if values is None:
             self.counters.unknown += 1
             reason = f"payload.value: with the sensor type, a name has {LEVEL_LIMIT} characters"
             return refuse(event, "schema_invalid", "apply", reason)
-        if self._crowded(window, device_id, members, unit):
+        limit = self._settings.window_signal_limit
+        if (
+            window.size + len(values) > limit
+            and window.would_hold(each for each, _ in values) > limit
+        ):
             self.counters.crowded += 1
             return refuse(event, "queue_full", "queue", "too many signals are being summarised")
         if not window.judge(payload.quality):
             self.counters.bad_quality += 1
             return None
-        window.critical = window.critical or meta.priority in _URGENT
-        for name, value in members:
-            key = (name, unit, *scope.key, bool(meta.historical))
-            signal = self._sources.signal(source, key)
-            window.take((device_id, name, unit), signal, value, event_ms)
+        if meta.priority in _URGENT:
+            window.critical = True
+        for signal, value in values:
+            window.take(signal, value, event_ms)
         return None
+
+    def _values(
+        self, scope: Scope, source: Source, payload: AfferentSignalPayload, *, historical: bool
+    ) -> list[tuple[Signal, Scalar]] | None:
+        """The values of a sample: one, or each of a typed object; None if one is nameless."""
+        name, value, unit = payload.sensor_type, payload.value, payload.unit or ""
+        scope_level, scope_name = scope.key
+        if not isinstance(value, dict):
+            key = (name, unit, scope_level, scope_name, historical)
+            return [(self._sources.signal(source, key), value)]
+        names = [f"{name}:{member}" for member in value]
+        if not all(len(each) <= LEVEL_LIMIT and each.isprintable() for each in names):
+            return None
+        return [
+            (
+                self._sources.signal(source, (each, unit, scope_level, scope_name, historical)),
+                member,
+            )
+            for each, member in zip(names, value.values(), strict=True)
+        ]
 
     def open(self, scope: Scope, stream: Stream, event_ms: int, now_ms: int) -> Window | None:
         """Open the window of a moment; None when too many old ones are open."""
@@ -156,11 +185,11 @@ class Intake:
 
     def _place(self, source: Source, meta: CompactMeta, now_ms: int) -> int | None:
         if not meta.historical:
-            return source.clock.place(meta, now_ms, self._settings.lateness_ms)
+            return source.clock.place(meta, now_ms, self._settings.oldest_ms)
         return now_ms if meta.clk == "none" else min(meta.t_ms, now_ms)
 
     def _hurries(self, source: Source, now_ms: int) -> bool:
-        if source.urgent.take(now_ms):
+        if self._sources.hurries(source, now_ms):
             return True
         self.counters.over_urgent_rate += 1
         return False
@@ -174,24 +203,7 @@ class Intake:
             return True
         return False
 
-    def _crowded(self, window: Window, device_id: str, members: Members, unit: str) -> bool:
-        limit = self._settings.window_signal_limit
-        if window.size + len(members) <= limit:
-            return False
-        return window.would_hold((device_id, name, unit) for name, _ in members) > limit
-
     def _stream(self, scope: Scope, channel: str, now_ms: int, *, historical: bool) -> Stream:
         stream = scope.streams[channel, historical] = Stream(channel, historical=historical)
         self._agenda.put(now_ms + LONGEST_MS, self._retire, (scope, stream))
         return stream
-
-
-def _members(payload: AfferentSignalPayload) -> Members | None:
-    """The values of a sample: one, or each member of a typed object; None if one has no name."""
-    value = payload.value
-    if not isinstance(value, dict):
-        return ((payload.sensor_type, value),)
-    members = tuple((f"{payload.sensor_type}:{name}", each) for name, each in value.items())
-    if all(len(name) <= LEVEL_LIMIT and name.isprintable() for name, _ in members):
-        return members
-    return None

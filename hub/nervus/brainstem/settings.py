@@ -38,6 +38,7 @@ class BrainstemSettings(BaseModel):
         window_ms: Length of the tumbling windows; they begin at its multiples.
         channels: Windows of single channels that differ from that, by channel.
         lateness_ms: How long after its end a window waits for what was measured in it.
+        oldest_ms: How long ago a live sample may have been measured; an older one is refused.
         historical_window_ms: Length of the windows of what was measured long ago.
         historical_limit: Such windows open at once, for each scope and channel.
         bundle_ttl_ms: How long a bundle is worth reading.
@@ -69,6 +70,7 @@ class BrainstemSettings(BaseModel):
     window_ms: int = Field(default=1_000, ge=50, le=60_000)
     channels: dict[str, WindowShape] = Field(default_factory=dict)
     lateness_ms: int = Field(default=250, ge=0, le=10_000)
+    oldest_ms: int = Field(default=2_000, ge=0, le=60_000)
     historical_window_ms: int = Field(default=60_000, ge=1_000, le=3_600_000)
     historical_limit: int = Field(default=16, ge=1, le=1_000)
     bundle_ttl_ms: int = Field(default=5_000, ge=1_000, le=60_000)

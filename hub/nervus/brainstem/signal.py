@@ -5,6 +5,9 @@ from typing import Final
 
 from nervus.wire.contracts import Scalar
 
+SignalKey = tuple[str, str, str]
+"""Device, sensor type, unit ("" for none): what a feature is about, and how features are sorted."""
+
 _LARGEST_DIFFERENCE: Final = 1e150
 
 
@@ -17,9 +20,10 @@ class Signal:
     and variance" (2009), section 9. A value older than the last one changes nothing.
     """
 
-    __slots__ = ("_average_ms", "_variance", "average", "last", "updated_ms")
+    __slots__ = ("_average_ms", "_variance", "average", "key", "last", "updated_ms")
 
-    def __init__(self, average_ms: int) -> None:
+    def __init__(self, key: SignalKey, average_ms: int) -> None:
+        self.key = key
         self._average_ms = average_ms
         self._variance = 0.0
         self.updated_ms = 0

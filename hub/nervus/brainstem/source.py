@@ -1,6 +1,7 @@
 """The devices that speak: each with its own budget, clock and memory."""
 
 from collections import OrderedDict
+from sys import intern
 from typing import Final
 
 from nervus.brainstem.clock import SourceClock
@@ -17,13 +18,14 @@ SIGNALS_OF_A_SOURCE: Final = 64
 class Source:
     """One device."""
 
-    __slots__ = ("clock", "samples", "signals", "urgent")
+    __slots__ = ("clock", "device_id", "samples", "signals", "urgent")
 
-    def __init__(self, settings: BrainstemSettings, now_ms: int) -> None:
+    def __init__(self, device_id: str, settings: BrainstemSettings, now_ms: int) -> None:
+        self.device_id = device_id
         self.clock = SourceClock()
         self.samples = TokenBucket(settings.source_rate, settings.source_burst, now_ms)
-        self.urgent = TokenBucket(settings.urgent_rate, settings.urgent_burst, now_ms)
-        self.signals: OrderedDict[HistoryKey, Signal] = OrderedDict()
+        self.urgent: TokenBucket | None = None
+        self.signals: dict[HistoryKey, Signal] = {}
 
 
 class Sources:
@@ -57,24 +59,34 @@ class Sources:
             return source
         if len(self._sources) >= self._settings.device_limit:
             self._evict()
-        source = self._sources[device_id] = Source(self._settings, now_ms)
+        source = self._sources[device_id] = Source(device_id, self._settings, now_ms)
         return source
 
     def signal(self, source: Source, key: HistoryKey) -> Signal:
         """A signal of the device that was got last, made if it is new."""
         signal = source.signals.get(key)
         if signal is not None:
-            source.signals.move_to_end(key)
             return signal
         if len(source.signals) >= SIGNALS_OF_A_SOURCE:
-            source.signals.popitem(last=False)
+            del source.signals[next(iter(source.signals))]
             self.signals_evicted += 1
             self._signals -= 1
         while self._signals >= self._settings.signal_limit and len(self._sources) > 1:
             self._evict()
         self._signals += 1
-        signal = source.signals[key] = Signal(self._settings.average_ms)
+        name, unit, scope_level, scope, historical = key
+        # Of ten thousand thermometers each message brings the same words anew.
+        name, unit = intern(name), intern(unit)
+        signal = Signal((source.device_id, name, unit), self._settings.average_ms)
+        source.signals[name, unit, scope_level, scope, historical] = signal
         return signal
+
+    def hurries(self, source: Source, now_ms: int) -> bool:
+        """Whether something urgent of the device may close its window at once."""
+        if source.urgent is None:
+            settings = self._settings
+            source.urgent = TokenBucket(settings.urgent_rate, settings.urgent_burst, now_ms)
+        return source.urgent.take(now_ms)
 
     def forget_signals(self, device_id: str) -> None:
         """Drop what is remembered of a device's signals, but not its budget."""

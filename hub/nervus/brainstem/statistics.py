@@ -6,9 +6,6 @@ from typing import Final, Self
 from nervus.brainstem.signal import Signal
 from nervus.wire.contracts import Feature, Scalar
 
-SignalKey = tuple[str, str, str]
-"""Device, sensor type, unit ("" for none): what a feature is about, and how features are sorted."""
-
 HISTOGRAM_WORDS: Final = 8
 WORD_LENGTH: Final = 32
 
@@ -129,9 +126,9 @@ class Statistics:
             if word in self.histogram or len(self.histogram) < HISTOGRAM_WORDS:
                 self.histogram[word] = self.histogram.get(word, 0) + count
 
-    def feature(self, key: SignalKey, length_ms: int) -> Feature:
+    def feature(self, length_ms: int) -> Feature:
         """As a bundle tells it; the state must have been held to the window's end."""
-        device_id, sensor_type, unit = key
+        device_id, sensor_type, unit = self.signal.key
         mean = None
         if self.lowest is not None and self.highest is not None:
             # Rounding may carry the mean of equal values past them.

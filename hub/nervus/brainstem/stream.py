@@ -41,10 +41,7 @@ class Stream:
         return None
 
     def start(self, event_ms: int, hop_ms: int) -> Window:
-        """Open the window of a moment that no open one holds, and that is not before `closed_ms`.
-
-        A live sample that is not late never is: windows end when all of theirs are late.
-        """
+        """Open the window of a moment, not before `closed_ms`, that no open one holds."""
         start_ms = max(event_ms - event_ms % hop_ms, self.closed_ms)
         end_ms = event_ms - event_ms % hop_ms + hop_ms
         for window in self.open:

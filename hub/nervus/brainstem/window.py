@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nervus.brainstem.signal import Signal
-from nervus.brainstem.statistics import SignalKey, Statistics
+from nervus.brainstem.signal import Signal, SignalKey
+from nervus.brainstem.statistics import Statistics
 from nervus.wire.contracts import Feature, Scalar
 
 _WORTH: Final = {"good": 1.0, "uncertain": 0.5, "bad": 0.0}
@@ -32,16 +32,16 @@ class Window:
         self.refused = 0
         self.taken = 0
         self.worth = 0.0
-        self._signals: dict[SignalKey, Statistics] = {}
+        self._signals: dict[Signal, Statistics] = {}
 
     @property
     def size(self) -> int:
         """How many signals it holds."""
         return len(self._signals)
 
-    def would_hold(self, keys: Iterable[SignalKey]) -> int:
+    def would_hold(self, signals: Iterable[Signal]) -> int:
         """How many signals there would be with these."""
-        return len(self._signals) + sum(key not in self._signals for key in keys)
+        return len(self._signals.keys() | signals)
 
     def judge(self, quality: str | None) -> bool:
         """Count a sample's quality; returns whether its value may enter the statistics."""
@@ -50,11 +50,11 @@ class Window:
         self.worth += worth
         return worth > 0
 
-    def take(self, key: SignalKey, signal: Signal, value: Scalar, event_ms: int) -> None:
+    def take(self, signal: Signal, value: Scalar, event_ms: int) -> None:
         """Take one value into the statistics of its signal."""
-        statistics = self._signals.get(key)
+        statistics = self._signals.get(signal)
         if statistics is None:
-            statistics = self._signals[key] = Statistics(signal, self.start_ms)
+            statistics = self._signals[signal] = Statistics(signal, self.start_ms)
         statistics.take(value, event_ms)
 
     def close(self, end_ms: int) -> None:
@@ -64,9 +64,9 @@ class Window:
         for statistics in self._signals.values():
             statistics.hold(end_ms)
 
-    def signals(self) -> Iterable[tuple[SignalKey, Statistics]]:
-        """The statistics of each signal."""
-        return self._signals.items()
+    def statistics(self) -> Iterable[Statistics]:
+        """The statistics of each signal; two of a signal that was forgotten in between."""
+        return self._signals.values()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +97,19 @@ def summarise(windows: Sequence[Window], newest: Window) -> Summary | None:
     """The summary of closed windows, oldest first, up to the newest; None when all are empty."""
     parts: dict[SignalKey, list[Statistics]] = {}
     for window in windows:
-        for key, statistics in window.signals():
-            parts.setdefault(key, []).append(statistics)
+        for statistics in window.statistics():
+            parts.setdefault(statistics.signal.key, []).append(statistics)
     if not parts:
         return None
     start_ms, end_ms = windows[0].start_ms, newest.end_ms
-    merged = {key: Statistics.over(parts[key]) for key in sorted(parts)}
-    saliences = [statistics.salience() for statistics in merged.values()]
+    merged = [Statistics.over(parts[key]) for key in sorted(parts)]
+    saliences = [statistics.salience() for statistics in merged]
     sent = sum(window.taken + window.refused for window in windows)
     return Summary(
         start_ms,
         end_ms,
         newest.critical,
-        [each.feature(key, end_ms - start_ms) for key, each in merged.items()],
+        [each.feature(end_ms - start_ms) for each in merged],
         saliences,
         1.0 if newest.critical else max(saliences),
         sum(window.worth for window in windows) / sent,
