@@ -16,6 +16,7 @@ import aiomqtt
 
 from firmware.rigs import Broker
 from nervus.simulator import VirtualBoard
+from spinal import cbor
 from spinal.ids import MessageIds
 
 Json = dict[str, Any]
@@ -158,7 +159,8 @@ class HubStand:
                 continue
             if "/cmd/" in topic:
                 continue
-            body = json.loads(message.payload)
+            is_cbor = message.payload.startswith(cbor.MARK)
+            body = cbor.loads(message.payload) if is_cbor else json.loads(message.payload)
             taken = Message(topic, body["meta"], body["payload"], message.retain, message.qos)
             if taken.meta["contract"] == "Ping" and self.answers_pings:
                 await self._pong(taken.payload)
