@@ -10,10 +10,11 @@ from firmware.hub_stand import DOOR, FAN, LAMP, HubStand, back_again, door_rule,
 from firmware.rigs import Broker
 from nervus.simulator import VirtualBoard
 
-BELL, HORN = 16, 17
+BELL, HORN, WARMER = 16, 17, 18
 ACTUATORS: list[dict[str, Any]] = [
     {"id": "lamp", "driver": "digital", "pin": LAMP, "boot": 0, "on_loss": {"off_after_ms": 300}},
     {"id": "fan", "driver": "pwm", "pin": FAN, "boot": 0, "on_loss": {"value": 0.25}},
+    {"id": "warmer", "driver": "pwm", "pin": WARMER, "boot": 0, "max": 0.6},
     {"id": "bell", "driver": "digital", "pin": BELL, "boot": 0, "on_loss": "hold"},
     {"id": "horn", "driver": "digital", "pin": HORN, "boot": 0, "max_on_ms": 400},
 ]
@@ -57,6 +58,28 @@ async def test_an_output_goes_off_in_time_though_hub_and_network_are_gone(
         off = await board.wait_for("pin", HORN, 0)
 
         assert off.at_ns - on.at_ns >= 390_000_000
+
+
+async def test_nothing_drives_an_output_out_of_the_range_of_its_node(
+    broker: Broker, hub: HubStand, tmp_path: Path
+) -> None:
+    async with board_with(broker, tmp_path) as board:
+        hub.board = board
+        await hub.synced()
+        born = await hub.until("DeviceInfo", lambda _: True)
+        action_id = hub.next_id()
+        await hub.command("warmer", action_id, set=0.7)
+        refused = await hub.report(action_id, "rejected")
+        rule = await hub.configure(door_rule(then=[{"actuator": "warmer", "set": 0.7}]))
+        action_id = hub.next_id()
+        await hub.command("warmer", action_id, set=0.6)
+        await hub.report(action_id, "succeeded")
+
+        (told,) = [each for each in born.payload["capabilities"] if each["id"] == "warmer"]
+        assert (told["minimum"], told["maximum"]) == (0, 0.6)
+        assert refused.payload["error"]["code"] == "out_of_range"
+        assert rule.payload["error"]["code"] == "out_of_range"
+        assert board.level("pwm", WARMER) == round(0.6 * 65535)
 
 
 async def test_a_ramp_goes_its_way_and_is_reported_at_its_end(
