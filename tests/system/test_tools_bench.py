@@ -68,8 +68,9 @@ FEWEST = {
         "afferent CBOR bytes": 3,
         "size": 1,
         "qos1 publishes": 50,
-        "heap 128k": 0,
-        "heap 192k": 1,
+        "heap 128k rom 8+4": 0,
+        "heap 192k rom 8+8": 1,
+        "heap 192k ram 8+8": 1,
     },
 }
 
