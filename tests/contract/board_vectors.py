@@ -25,6 +25,9 @@ class _Clock:
     def unix_ms(self, _ticks_ms: int) -> int:
         return self._now_ms
 
+    def awaits(self, _payload: "Any") -> bool:
+        return False
+
 
 class _Board:
     """What Inbound needs of a board to check a message; it notes the refusal."""

@@ -16,6 +16,7 @@ import aiomqtt
 
 from firmware.rigs import Broker
 from nervus.simulator import VirtualBoard
+from spinal import cbor
 from spinal.ids import MessageIds
 
 Json = dict[str, Any]
@@ -38,6 +39,8 @@ class HubStand:
     def __init__(self, port: int, device_id: str = "m1", tls: ssl.SSLContext | None = None) -> None:
         self.messages: list[Message] = []
         self.removed: list[str] = []
+        self.ahead_ms = 0
+        """How far this hub's clock is ahead of the machine's."""
         self.answers_pings = True
         self.board: VirtualBoard | None = None
         # Without this each QoS 1 publish waits 44 ms for a delayed acknowledgement of TCP.
@@ -108,7 +111,7 @@ class HubStand:
             "boot": 1,
             "seq": self._sequence,
             "ttl_ms": 10_000,
-            "t_ms": now_ms(),
+            "t_ms": now_ms() + self.ahead_ms,
             "clk": "hub",
             **meta,
         }
@@ -158,7 +161,8 @@ class HubStand:
                 continue
             if "/cmd/" in topic:
                 continue
-            body = json.loads(message.payload)
+            is_cbor = message.payload.startswith(cbor.MARK)
+            body = cbor.loads(message.payload) if is_cbor else json.loads(message.payload)
             taken = Message(topic, body["meta"], body["payload"], message.retain, message.qos)
             if taken.meta["contract"] == "Ping" and self.answers_pings:
                 await self._pong(taken.payload)
@@ -167,7 +171,8 @@ class HubStand:
                 self._changed.notify_all()
 
     async def _pong(self, ping: Json) -> None:
-        payload = {**ping, "unix_ms": now_ms(), "scope_level": "room", "scope": "kitchen"}
+        payload = {**ping, "scope_level": "room", "scope": "kitchen"}
+        payload["unix_ms"] = now_ms() + self.ahead_ms
         topic = f"/sc/dev/event/device/{self._device_id}/pong"
         await self._client.publish(topic, self.envelope("Pong", payload), qos=0)
 

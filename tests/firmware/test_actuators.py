@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from firmware.commands import ACTUATORS, HEATER, LAMP, START, ask, order, outputs, reports
 from spinal.actuators import NEVER_MS
 from spinal.efferent import Ledger
-from spinal.ticks import LONGEST_MS, later
+from spinal.ticks import HALF, LONGEST_MS, MASK, later
 
 
 class TestTimers:
@@ -209,3 +211,57 @@ class TestLink:
         effects = ledger.tick(later(START, 700))
         assert outputs(effects) == [("bell", False, "link_lost")]
         assert reports(effects) == [("A1", "bell", "failed")]
+
+
+steps = st.one_of(
+    st.builds(lambda value: order("heater", set=value), st.booleans()),
+    st.builds(lambda ms: order("bell", pulse_ms=ms), st.integers(1, 5000)),
+    st.builds(lambda value: order("lamp", set=value), st.sampled_from([0, 0.5, 1])),
+    st.builds(
+        lambda to, ms: order("lamp", ramp={"to": to, "over_ms": ms}),
+        st.sampled_from([0, 0.5, 1]),
+        st.integers(0, 3000),
+    ),
+)
+doings = st.one_of(steps, st.sampled_from(["lost", "up"]), st.integers(0, 4000))
+
+
+@given(st.lists(doings, max_size=40), st.sampled_from([HALF, MASK]), st.integers(0, 9000))
+def test_it_does_not_matter_where_the_ticks_begin(
+    done: list[Any], edge: int, before_ms: int
+) -> None:
+    told: list[list[Any]] = []
+    for start in (0, later(edge, -before_ms)):
+        ledger, now = Ledger(ACTUATORS), start
+        told.append([ledger.boot_outputs(now)])
+        for each in done:
+            if isinstance(each, int):
+                now = later(now, each)
+                told[-1].append((ledger.wait_ms(now), ledger.tick(now)))
+            elif each == "lost":
+                ledger.link_lost(now)
+            elif each == "up":
+                ledger.link_up()
+            else:
+                told[-1].append(ledger.act(each, now))
+    assert told[0] == told[1]
+
+
+@given(st.lists(steps | st.integers(0, 2000), max_size=40))
+def test_nothing_stays_on_beyond_its_maximum_however_it_is_driven(done: list[Any]) -> None:
+    ledger, now, on_since = Ledger(ACTUATORS), START, None
+    passed = 0
+    for each in done:
+        if isinstance(each, int):
+            for _ in range(each // 10):
+                now, passed = later(now, 10), passed + 10
+                ledger.tick(now)
+                if ledger.value("heater"):
+                    assert on_since is None or passed - on_since < 5000
+                    on_since = passed if on_since is None else on_since
+                else:
+                    on_since = None
+        else:
+            ledger.act(each, now)
+            if not ledger.value("heater"):
+                on_since = None

@@ -75,8 +75,10 @@ def test_the_two_halves_of_the_time_make_the_whole() -> None:
 def test_a_pong_nobody_asked_for_is_refused() -> None:
     clock = Clock()
     assert clock.pong(pong({"nonce": 0, "t0": 0}), 5) == "pong_unexpected"
+    assert not clock.awaits({"nonce": 0, "t0": 0})
     first = clock.ping(10)
     second = clock.ping(20)
+    assert (clock.awaits(pong(first)), clock.awaits(pong(second))) == (False, True)
     assert clock.pong(pong(first), 30) == "pong_unexpected"
     assert clock.pong(pong({**second, "t0": 0}), 30) == "pong_unexpected"
     assert clock.pong(pong(second), 30) is None

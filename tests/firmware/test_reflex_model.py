@@ -253,5 +253,5 @@ class Life(RuleBasedStateMachine):
 
 def test_the_engine_does_what_its_model_says() -> None:
     run_state_machine_as_test(
-        Life, settings=settings(max_examples=40, stateful_step_count=20, deadline=None)
+        Life, settings=settings(max_examples=25, stateful_step_count=15, deadline=None)
     )

@@ -74,6 +74,15 @@ async def test_board_ends_when_the_simulator_is_gone(tmp_path: Path) -> None:
             "node.json: actuators[0].pin: pin 4 is taken by sensors[0].pin",
         ),
         (
+            {"actuators": [{"id": "a", "driver": "pwm", "pin": 9, "boot": 0, "max": 2}]},
+            "node.json: actuators[0]: min and max must be",
+        ),
+        (
+            {"actuators": [{"id": "a", "driver": "pwm", "pin": 9, "boot": 1, "max": 0.5}]},
+            "node.json: actuators[0]: a: 1 not in 0",
+        ),
+        ({"encoding": "xml"}, "node.json: encoding: must be one of json, cbor"),
+        (
             {"sensors": [{"id": "x", "driver": "analog", "pin": 26, "deadband": -1}]},
             "node.json: sensors[0]: deadband",
         ),

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from firmware.hub_stand import DOOR, LAMP, door_rule, node
+from firmware.hub_stand import DOOR, LAMP, THERMOMETER, door_rule, node
 from nervus.brainstem import service as brainstem_service
 from nervus.policy import service as command_service
 from nervus.runtime.services import ServiceContext
 from nervus.simulator import Identity, VirtualBoard
 from nervus.wire import topics
+from spinal import cbor
 from spinal.store import Store
 from support import House
 from system.command_clients import Client, beside, command_house, now_ms, until
@@ -27,7 +28,8 @@ async def home(running_house: House) -> AsyncIterator[House]:
     """The services that boards talk to run, for the board b1 in the kitchen."""
     house = running_house
     house.authority.issue("brainstem", "brainstem")
-    house.authority.issue("watcher", "diagnostics")
+    for name, role in (("watcher", "diagnostics"), ("tap", "brainstem")):
+        house.authority.issue(name, role)
     command_house(house)
     ready = {name: asyncio.Event() for name in ("command", "brainstem")}
     contexts = {
@@ -71,3 +73,31 @@ async def test_a_deleted_rule_file_takes_the_rule_from_a_board_that_was_away(
         await until(lambda: states.received[-1].payload == b"", 15)
     assert Store(str(virtual.flash)).read("rule-00") is None
     assert virtual.starts == 1
+
+
+async def test_a_board_that_speaks_cbor_is_summarized_like_any_other(
+    home: House, tmp_path: Path
+) -> None:
+    bundles = Client(home, "watcher", "core", topics.RELAY_BUNDLE.filter())
+    raw = Client(home, "tap", "spinal", topics.AFFERENT.filter())
+    async with beside(bundles.session.run(), raw.session.run()):
+        for client in (bundles, raw):
+            await client.session.wait_connected()
+        async with board(home, tmp_path, encoding="cbor") as virtual:
+            virtual.set_adc(THERMOMETER, 21_370)
+            virtual.set_pin(DOOR, 1)
+            features = await until(lambda: summarized(bundles, "temperature", last=21.37), 15)
+            doors = await until(lambda: summarized(bundles, "door", last=True), 15)
+    assert features["device_id"] == doors["device_id"] == "b1"
+    told = [packet.payload for packet in raw.received]
+    assert all(each.startswith(cbor.MARK) for each in told)
+    assert max(len(each) for each in told) <= 110
+
+
+def summarized(client: Client, sensor_type: str, *, last: Any) -> Any:
+    """What a bundle says of a sensor whose last value was this one."""
+    for bundle in client.about("RelayBundle"):
+        for feature in bundle["payload"]["summary_features"]:
+            if feature["sensor_type"] == sensor_type and feature["last"] == last:
+                return feature
+    return None

@@ -63,10 +63,14 @@ FEWEST = {
         "rules 32 µs": 3,
         "afferent µs": 3,
         "afferent bytes": 3,
+        "rule of 8 µs": 3,
+        "afferent CBOR µs": 3,
+        "afferent CBOR bytes": 3,
         "size": 1,
         "qos1 publishes": 50,
-        "heap 128k": 0,
-        "heap 192k": 1,
+        "heap 128k rom 8+4": 0,
+        "heap 192k rom 8+8": 1,
+        "heap 192k ram 8+8": 1,
     },
 }
 

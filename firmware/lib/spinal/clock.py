@@ -75,6 +75,11 @@ class Clock:
         self._t0 = self.uptime_ms(ticks_ms)
         return {"nonce": self._nonce, "t0": self._t0}
 
+    def awaits(self, payload: dict[str, object]) -> bool:
+        """Whether a Pong payload answers the ping that is under way."""
+        asked = payload.get("nonce") == self._nonce and payload.get("t0") == self._t0
+        return asked and self._pinged_at is not None
+
     def pong(self, payload: dict[str, object], ticks_ms: int) -> str | None:
         """Take the time from a Pong payload: None, or why it was refused.
 
@@ -82,7 +87,7 @@ class Clock:
         more than 1000 ms), "time_implausible" (unix_ms outside the years 2024 to 2100).
         """
         sent_at = self._pinged_at
-        if sent_at is None or payload.get("nonce") != self._nonce or payload.get("t0") != self._t0:
+        if sent_at is None or not self.awaits(payload):
             return "pong_unexpected"
         self._pinged_at = None
         round_trip = elapsed(ticks_ms, sent_at)

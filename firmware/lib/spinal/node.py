@@ -73,6 +73,8 @@ _ACTUATOR = {
     "boot": ("scalar", True, None, _ANY),
     "on_loss": ("loss", False, "hold", _ANY),
     "max_on_ms": ("integer", False, None, (1, 86400000)),
+    "min": ("number", False, None, _ANY),
+    "max": ("number", False, None, _ANY),
     "device_class": ("text", False, None, _ANY),
 }
 
@@ -116,6 +118,7 @@ def check(node: dict, file: str = "node.json") -> dict:
         _checked_by(Policy, sensor, file, "sensors[%d]" % index)
     for index, actuator in enumerate(node["actuators"]):
         _check_boot(actuator, file, "actuators[%d].boot" % index)
+        _check_range(actuator, file, "actuators[%d]" % index)
         declared = [declaration(actuator)]
         _checked_by(Actuators, declared, file, "actuators[%d]" % index)
     return node
@@ -160,6 +163,18 @@ def _check_boot(actuator: dict, file: str, field: str) -> None:
         actuator["boot"] = bool(boot)
     elif not 0 <= boot <= 1:
         raise NodeError(file, field, "must be from 0 to 1")
+
+
+def _check_range(actuator: dict, file: str, field: str) -> None:
+    least, most = actuator["min"], actuator["max"]
+    if actuator["driver"] == "digital":
+        if least is not None or most is not None:
+            raise NodeError(file, field, "a switch has no min and no max")
+        return
+    actuator["min"] = least = 0 if least is None else least
+    actuator["max"] = most = 1 if most is None else most
+    if not 0 <= least < most <= 1:
+        raise NodeError(file, field, "min and max must be 0 <= min < max <= 1")
 
 
 def _object(value: object, fields: dict, passed: tuple, file: str, prefix: str) -> dict:

@@ -14,7 +14,7 @@ Rules that want the same actuator
   the other's `set` or `ramp` is done again (cause "restored") in place of the holder's `else`.
   A pulse is never repeated so, a dry run claims nothing, and a condition of moments claims no
   longer than the moment. A rule that is replaced, disabled, removed or expired ends likewise, at
-  the next evaluation.
+  the next evaluation. A command moves an actuator whoever claims it, until the next rule does.
 """
 
 from spinal.actuators import Actuators, StepError

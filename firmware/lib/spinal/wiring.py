@@ -20,7 +20,7 @@ def declaration(actuator: dict) -> dict:
     number = actuator["driver"] == "pwm"
     config = {"id": actuator["id"], "type": "number" if number else "bool"}
     if number:
-        config["min"], config["max"] = 0, 1
+        config["min"], config["max"] = actuator["min"], actuator["max"]
     for name in ("boot", "on_loss", "max_on_ms"):
         if actuator[name] is not None:
             config[name] = actuator[name]
@@ -48,7 +48,7 @@ def _actuator_capability(actuator: dict) -> dict:
         "input_schema": "number" if number else "bool",
     }
     if number:
-        capability["minimum"], capability["maximum"] = 0, 1
+        capability["minimum"], capability["maximum"] = actuator["min"], actuator["max"]
     if actuator["device_class"] is not None:
         capability["device_class"] = actuator["device_class"]
     return capability

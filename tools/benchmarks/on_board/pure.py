@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _LOOPS = 100
 _HEAP_LOOPS = 50
 _VALUES = {"temperature": 20.5}
+_COLD = {"sensor": "temperature", "op": "lt", "value": 18}
 
 ticks_us = time.ticks_us
 ticks_diff = time.ticks_diff
@@ -33,9 +34,13 @@ def main() -> None:
     clock = Clock()
     clock.pong(dict(clock.ping(0), unix_ms=1790000000000), 0)
     envelope = Envelope("porch-1", 12, MessageIds(bytes(range(10))), clock)
+    binary = Envelope("porch-1", 12, MessageIds(bytes(range(10))), clock, "cbor")
 
     def afferent(number: int) -> object:
         return envelope.afferent("temperature", 21.37, "Cel", number, 10000)
+
+    def compact(number: int) -> object:
+        return binary.afferent("temperature", 21.37, "Cel", number, 10000)
 
     def fire() -> bytes:
         payload = {
@@ -48,15 +53,30 @@ def main() -> None:
 
     measured = {}
     for rules in (0, 1, 32):
-        engine = _engine(rules)
+        engine = _engine(rules, _COLD)
         measured[f"rules {rules}"] = _cost(lambda n, e=engine: e.evaluate(_VALUES, n), repeats)
+    engine = _engine(1, _largest())
+    measured["rule of 8"] = _cost(lambda n: engine.evaluate(_VALUES, n), repeats)
     measured["afferent"] = _cost(afferent, repeats)
+    measured["afferent CBOR"] = _cost(compact, repeats)
     measured["nothing"] = _cost(lambda n: n, repeats)
-    sizes = {"AfferentSignal": len(bytes(afferent(1))), "ReflexFire": len(fire())}
+    sizes = {
+        "AfferentSignal": len(bytes(afferent(1))),
+        "ReflexFire": len(fire()),
+        "CBOR": len(bytes(compact(1))),
+    }
     print(json.dumps({"costs": measured, "sizes": sizes}))
 
 
-def _engine(rules: int) -> Engine:
+def _largest() -> "dict[str, Any]":
+    """A condition as large as the contract takes: 8 comparisons, three deep, all of them busy."""
+    leaf = {"sensor": "temperature", "op": "gt", "value": 18, "hysteresis": 2, "for_ms": 1000}
+    between = {"sensor": "temperature", "op": "between", "values": [3, 30], "for_ms": 1000}
+    parts = [{"not": leaf}, {"not": between}, leaf, {"not": leaf}]
+    return {"any": [{"all": parts}, {"all": parts}]}
+
+
+def _engine(rules: int, when: "dict[str, Any]") -> Engine:
     engine = Engine()
     for number in range(rules):
         rule = {
@@ -64,7 +84,7 @@ def _engine(rules: int) -> Engine:
             "version": 1,
             "enabled": True,
             "mode": "active",
-            "when": {"sensor": "temperature", "op": "lt", "value": 18},
+            "when": when,
             "then": [{"actuator": "heater", "set": True}],
         }
         status, problem = engine.configure(rule, 0)
