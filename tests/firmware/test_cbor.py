@@ -38,7 +38,7 @@ def written(text: str) -> bytes:
 
 @pytest.mark.parametrize("contract", NUMBERED)
 def test_every_valid_message_comes_back_as_it_was(contract: str) -> None:
-    asked = [json.loads(v.data) for v in VECTORS[contract] if v.stage is None]
+    asked = [v.meaning for v in VECTORS[contract] if v.stage is None and v.meaning]
     assert len(asked) >= 4
     for message in asked:
         again = cbor.loads(cbor.dumps(message))

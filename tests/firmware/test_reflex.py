@@ -360,7 +360,7 @@ class TestConfiguration:
     @given(
         st.recursive(
             st.booleans()
-            | st.integers(-(2**53), 2**53)
+            | st.integers(1 - 2**53, 2**53 - 1)
             | st.floats(allow_nan=False, allow_infinity=False)
             | st.text(),
             lambda part: st.lists(part, max_size=4) | st.dictionaries(st.text(), part, max_size=4),

@@ -123,10 +123,10 @@ def test_the_generated_schemas_use_only_what_is_checked() -> None:
         ("number", math.nan),
         ("number", math.inf),
         ("number", "21.37"),
-        ("number", 2**53 + 1),
+        ("number", 2**53),
         ("integer", 1.0),
         ("integer", False),
-        ("integer", -(2**53) - 1),
+        ("integer", -(2**53)),
         ("boolean", 1),
         ("string", None),
         ("array", {}),
@@ -137,7 +137,7 @@ def test_types_are_strict(kind: str, value: object) -> None:
     assert check({"type": kind}, value) == ("", "type")
 
 
-@pytest.mark.parametrize("value", [2**53, -(2**53), 0, 1.5])
+@pytest.mark.parametrize("value", [2**53 - 1, 1 - 2**53, 0, 1.5])
 def test_what_javascript_can_hold_is_a_number(value: float) -> None:
     assert check({"type": "number"}, value) is None
 

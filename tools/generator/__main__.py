@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from generator import cbor, firmware, models, proto, topics
+from generator import asyncapi, cbor, firmware, models, proto, topics
 from generator.schemas import Schemas
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,6 +15,7 @@ TARGETS: dict[str, Callable[[Schemas], str | bytes]] = {
     "hub/nervus/wire/topics.py": topics.generate,
     "hub/nervus/wire/cbor_tables.py": lambda schemas: cbor.tables(schemas, list(schemas.contracts)),
     "schemas/numbers.json": lambda schemas: cbor.record(schemas, ROOT / "schemas"),
+    "schemas/asyncapi.yaml": asyncapi.generate,
     "schemas/nervus.proto": proto.generate,
     "schemas/nervus.binpb": proto.descriptors,
     "firmware/lib/spinal/contracts.py": firmware.contracts,

@@ -9,7 +9,7 @@ import struct
 from math import isfinite
 
 from spinal.cbor_tables import MESSAGE, PAYLOADS
-from spinal.jsonscan import DEPTH_LIMIT, SIZE_LIMIT, JSONError, decoded
+from spinal.jsonscan import DEPTH_LIMIT, INTEGER_LIMIT, SIZE_LIMIT, JSONError, decoded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 MARK = b"\xd9\xd9\xf7"
 """The first bytes of a message: the tag that says "this is CBOR"."""
-INTEGER_LIMIT = (1 << 53) - 1
 COUNT_LIMIT = 128
 """Items of the longest array or map; no schema allows more."""
 

@@ -9,7 +9,7 @@ from math import isfinite
 
 DEPTH_LIMIT = 16
 SIZE_LIMIT = 8192
-INTEGER_LIMIT = 1 << 53
+INTEGER_LIMIT = (1 << 53) - 1
 
 _SPACE = 32
 _HIGH_SURROGATE = 0xD800

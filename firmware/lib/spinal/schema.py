@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-INTEGER_LIMIT = 1 << 53
+INTEGER_LIMIT = (1 << 53) - 1
 
 KEYWORDS = (
     ("type", "const", "enum", "x-check", "anyOf", "oneOf", "allOf")

@@ -1,10 +1,12 @@
-"""The capabilities there are, as data, and the order each makes of its arguments."""
+"""The capabilities of the registry, and the order each makes of its arguments."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from functools import cache
+from typing import Literal
 
 from pydantic import ValidationError
 
+from nervus.wire import registries
 from nervus.wire.contracts import CommandRequestPayload, EfferentCommandPayload
 
 
@@ -19,13 +21,19 @@ class Capability:
     channel: str
 
 
-CAPABILITIES: Final = {
-    capability.id: capability
-    for capability in (
-        Capability("actuator.set", "1", argument="value", order="set", channel="motor"),
-        Capability("actuator.pulse", "1", argument="pulse_ms", order="pulse_ms", channel="motor"),
-    )
-}
+@cache
+def capabilities() -> dict[str, Capability]:
+    """What registries/capabilities lists, by id."""
+    return {
+        name: Capability(
+            id=name,
+            version=entry["version"],
+            argument=entry["order"]["argument"],
+            order=entry["order"]["field"],
+            channel=entry["channel"],
+        )
+        for name, entry in registries.entries("capabilities").items()
+    }
 
 
 class ArgumentError(ValueError):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from nervus.policy.capabilities import CAPABILITIES, ArgumentError, Capability, order
+from nervus.policy.capabilities import ArgumentError, Capability, capabilities, order
 from nervus.policy.engine import BudgetExceededError, Engine, evaluate
 from nervus.policy.record import Announce, AppendAudit, AuditRecord
 from nervus.policy.rules import Regime
@@ -122,7 +122,7 @@ class Policy:
             return self._denied(
                 decision_id, ruling.reason_code, ruling.message, rule_id=ruling.rule_id
             )
-        capability = CAPABILITIES.get(request.capability)
+        capability = capabilities().get(request.capability)
         if capability is None:
             message = f"there is no capability {request.capability}"
             return self._denied(decision_id, "capability_unknown", message, category="not_found")

@@ -114,7 +114,9 @@ def _value(data: bytes, at: int, shape: Shape, depth: int) -> tuple[Any, int]:
 
 
 def _natural(data: bytes, at: int, shape: Shape, _: int) -> tuple[int | str, int]:
-    number, after = _argument(data, at)
+    number, after = data[at], at + 1  # the kind is 0, so a short head is its argument
+    if number >= _SHORT:
+        number, after = _argument(data, at)
     if number > SAFE_INTEGER:
         raise DecodeError(f"integer beyond 2^53 at byte {at}")
     if shape.__class__ is tuple and number < len(shape) and shape[number]:
@@ -185,7 +187,9 @@ def _key(data: bytes, at: int, shape: Shape) -> tuple[str, int, int]:
 
 
 def _text(data: bytes, at: int, shape: Shape, _: int = 0) -> tuple[str, int]:
-    length, start = _argument(data, at)
+    length, start = data[at] & 31, at + 1
+    if length >= _SHORT:
+        length, start = _argument(data, at)
     end = start + length
     if end > len(data):
         raise IndexError

@@ -10,7 +10,7 @@ from nervus import resources
 @cache
 def names(registry: str) -> frozenset[str]:
     """What a registry lists: of channels, patterns, states, modes, nuclei or sensor_types."""
-    return frozenset(_entries(registry))
+    return frozenset(entries(registry))
 
 
 def channels() -> frozenset[str]:
@@ -21,33 +21,35 @@ def channels() -> frozenset[str]:
 @cache
 def sensor_channels() -> dict[str, str]:
     """The relay channel of each sensor type."""
-    return {name: entry["channel"] for name, entry in _entries("sensor_types").items()}
+    return {name: entry["channel"] for name, entry in entries("sensor_types").items()}
 
 
 @cache
 def nuclei() -> dict[str, str]:
     """The nucleus of each relay channel that is gated with others."""
-    entries = _entries("nuclei").items()
-    return {channel: name for name, entry in entries for channel in entry["channels"]}
+    listed = entries("nuclei").items()
+    return {channel: name for name, entry in listed for channel in entry["channels"]}
 
 
 @cache
 def mode_modulators() -> dict[str, list[dict[str, Any]]]:
     """What each mode asks of the gatekeeper, as registry.schema.json has it; most ask nothing."""
-    return {name: entry.get("modulators", []) for name, entry in _entries("modes").items()}
+    return {name: entry.get("modulators", []) for name, entry in entries("modes").items()}
 
 
 def patterns() -> dict[str, dict[str, Any]]:
     """What each pattern asks for, and when; as registry.schema.json has it."""
-    return _entries("patterns")
+    return entries("patterns")
 
 
 def modes() -> dict[str, dict[str, Any]]:
     """What each mode means to brainstem; as registry.schema.json has it."""
-    return _entries("modes")
+    return entries("modes")
 
 
-def _entries(name: str) -> dict[str, dict[str, Any]]:
+@cache
+def entries(name: str) -> dict[str, dict[str, Any]]:
+    """What a registry says of each name; not to be changed."""
     text = (resources.find("schemas") / "registries" / f"{name}.json").read_text()
-    entries: dict[str, dict[str, Any]] = json.loads(text)["entries"]
-    return entries
+    listed: dict[str, dict[str, Any]] = json.loads(text)["entries"]
+    return listed
