@@ -278,6 +278,11 @@ class Shell:
         self._apply(self._core.step(event, now_ms), now_ms, None)
 
     def _apply(self, effects: Sequence[Any], now_ms: int, delivery: Delivery | None) -> None:
+        if not effects and not self._committing:
+            # Most packets: taken into a window, and nothing before them waits for its commit.
+            if delivery is not None:
+                delivery.acknowledge()
+            return
         publishes: list[Publish] = []
         durable: list[Any] = []
         states: list[Retained] = []

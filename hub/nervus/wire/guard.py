@@ -67,7 +67,8 @@ class Guard:
                 self._first_time((meta["source"], meta["message_id"]))
         except Refusal as refusal:
             return _rejected(packet, refusal, meta or refusal.meta)
-        return Accepted(way.address, message, packet.broker, now_ms, left_ms)
+        # As Accepted(…), without the Python function that a named tuple's constructor is.
+        return _new(Accepted, (way.address, message, packet.broker, now_ms, left_ms))
 
     def _identify(self, way: Route, source: str) -> None:
         if way.source is None:
@@ -184,21 +185,29 @@ def _agree(way: Route, meta: Mapping[str, Any], message: Contract, data: bytes) 
     stated = meta["content_type"]
     if stated is not None and stated != told_by(data):
         raise Refusal("unsupported_encoding", "agreement", f"the bytes are {told_by(data)}")
+    if way.needs_looking:
+        _look(way, meta, payload)
+    if not way.meta_levels.isdisjoint(message.meta.__pydantic_fields_set__):
+        for name, wanted in way.in_meta:
+            if meta[name] not in (None, wanted):
+                raise _mismatch(name, wanted)
+    for name, wanted in way.in_payload:
+        if payload[name] not in (None, wanted):
+            raise _mismatch(name, wanted)
+
+
+def _look(way: Route, meta: Mapping[str, Any], payload: Mapping[str, Any]) -> None:
     for name in way.profile:
         # The contract takes either profile; which one is needed the broker says.
         if meta[name] is None:
             raise Refusal("schema_invalid", "schema", f"meta.{name} is required on this broker")
-    for name, wanted in way.in_meta:
-        stated = meta[name]
-        if stated is not None and stated != wanted:
-            raise Refusal("topic_mismatch", "agreement", f"{name} is {wanted!r} in the topic")
-    for name, wanted in way.in_payload:
-        stated = payload[name]
-        if stated is not None and stated != wanted:
-            raise Refusal("topic_mismatch", "agreement", f"{name} is {wanted!r} in the topic")
     for name, registry, listed in way.registered:
         if payload[name] not in listed:
             raise Refusal("unknown_name", "agreement", f"{name} is not in registries/{registry}")
+
+
+def _mismatch(name: str, wanted: str) -> Refusal:
+    return Refusal("topic_mismatch", "agreement", f"{name} is {wanted!r} in the topic")
 
 
 def _live(meta: Mapping[str, Any], now_ms: int) -> int | None:
@@ -241,6 +250,7 @@ def _is_ulid(text: str) -> bool:
 
 
 _NULL: Final = "null is never a value: leave the field out"
+_new: Final = tuple.__new__
 _FAULTS: Final = 32
 _BRACE: Final = ord("{")
 _ULID_LENGTH: Final = 26

@@ -120,8 +120,15 @@ def _without_after(schema: Any) -> CoreSchema:
     return bare
 
 
-def key_count(model: Model) -> int:
-    """How many keys the JSON text of a validated message, or of a part of one, has."""
+def key_count(message: Contract) -> int:
+    """How many keys the JSON text of a validated message has."""
+    fields = message.__dict__
+    errors = fields["errors"]
+    count = len(message.__pydantic_fields_set__) + _keys(fields["meta"]) + _keys(fields["payload"])
+    return count if errors is None else count + _nested(errors)
+
+
+def _keys(model: Model) -> int:
     given = model.__pydantic_fields_set__
     count = len(given)
     if not model.nesting.isdisjoint(given):
@@ -130,7 +137,7 @@ def key_count(model: Model) -> int:
             value = fields[name]
             kind = value.__class__
             if kind not in _LEAVES:
-                count += _nested(value) if kind in _CONTAINERS else key_count(value)
+                count += _nested(value) if kind in _CONTAINERS else _keys(value)
     return count
 
 
@@ -141,7 +148,7 @@ def _nested(value: Any) -> int:
         return 0
     if kind is dict:
         return len(value) + sum(map(_nested, value.values()))
-    return sum(map(_nested, value)) if kind is list else key_count(value)
+    return sum(map(_nested, value)) if kind is list else _keys(value)
 
 
 _LEAVES = frozenset((type(None), bool, int, float, str))

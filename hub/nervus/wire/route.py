@@ -33,7 +33,9 @@ class Route:
         contract: The model; `from_json` and `from_value` make it, without asking `fault`.
         profile: The meta fields that its broker's profile needs, where the contract leaves it open.
         in_meta: Fields that meta may state, and what the topic says they are.
+        meta_levels: The names in `in_meta`.
         in_payload: The same of the payload.
+        needs_looking: Whether `profile` or `registered` names a field.
         registered: Fields of the payload whose value must be in a registry: which, what it lists.
         source: Who must have sent it, when the topic says so.
         device_id: The board it comes from, when its scope must be granted.
@@ -50,8 +52,10 @@ class Route:
     from_value: Callable[[Any], Contract]
     profile: tuple[str, ...]
     in_meta: Stated
+    meta_levels: frozenset[str]
     in_payload: Stated
     registered: tuple[tuple[str, str, frozenset[str]], ...]
+    needs_looking: bool
     source: str | None
     device_id: str | None
     scope: str
@@ -68,6 +72,8 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
     from_json, from_value = _readers(spec.contract)
     payload: Any = contract.__annotations__["payload"]
     source, device_id = _identity(address)
+    in_meta = _in_meta(address)
+    profile = _PROFILES[broker] if spec.contract in _EITHER_PROFILE else ()
     return Route(
         address=address,
         max_bytes=min(spec.max_bytes, HARD_LIMIT),
@@ -77,14 +83,16 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
         contract=contract,
         from_json=from_json,
         from_value=from_value,
-        profile=_PROFILES[broker] if spec.contract in _EITHER_PROFILE else (),
-        in_meta=_in_meta(address),
+        profile=profile,
+        in_meta=in_meta,
+        meta_levels=frozenset(name for name, _ in in_meta),
         in_payload=tuple(
             (name, levels[name]) for name in spec.variables if name in payload.model_fields
         ),
         registered=tuple(
             (name, registry, names(registry)) for name, registry in payload.registered
         ),
+        needs_looking=bool(profile or payload.registered),
         source=source,
         device_id=device_id if "scope_level" in levels else None,
         scope=f"{levels.get('scope_level')}/{levels.get('scope')}",
