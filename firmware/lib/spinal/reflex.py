@@ -364,7 +364,7 @@ class Engine:
             if other is not None:
                 kept.append(name)
                 if other.order <= before and _above(rule, other) and not rule.dry_run:
-                    again = [other.lasting_step(name)]
+                    again: "list[Any]" = [other.lasting_step(name)]
                     restored.append(self._firing(other, "restored", again, ticks_ms))
         if "else" in rule.payload:
             firings.append(self._firing(rule, "else", rule.steps("else"), ticks_ms, kept))
