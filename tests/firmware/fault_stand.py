@@ -58,7 +58,9 @@ class Stand:
     async def told(self) -> list[str]:
         """What the fires say, in their order, once as many have come as the lamp moved."""
         await self.online()
-        await self.hub.until("ReflexFire", lambda _: len(self.fires()) >= len(self.moved), 12)
+        async with asyncio.timeout(15):
+            while len(self.fires()) < len(self.moved):  # noqa: ASYNC110 - thousands after a soak
+                await asyncio.sleep(0.05)
         return list(self.fires().values())
 
     def fires(self) -> dict[int, str]:

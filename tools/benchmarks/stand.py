@@ -88,6 +88,13 @@ class Stand:
             sent = due
             await asyncio.sleep(_FLOOD_TICK_S)
 
+    async def hostile(self, size: int, gap_s: float) -> None:
+        """Publish so many bytes to the board again and again, until cancelled."""
+        address = topics.pong(self.device_id)
+        while True:
+            self.session.post(Outgoing(address.topic, bytes(size), 0))
+            await asyncio.sleep(gap_s)
+
     async def _take(self, packet: Packet) -> None:
         verdict = self._guard.judge(packet, _now_ms())
         if not isinstance(verdict, Accepted):

@@ -50,6 +50,7 @@ STAGES: tuple[Stage, ...] = (
             (_TOOL + "mypy", "tools/generator"),
             # on_board/ runs on MicroPython, with modules that CPython does not have
             (_TOOL + "mypy", "--exclude", "on_board", "tools/benchmarks"),
+            (_PYTHON, "tools/checks/firmware_types.py"),
         ),
     ),
     Stage("imports", ((_TOOL + "lint-imports",),)),

@@ -5,6 +5,10 @@ import select
 import machine
 import network
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _EDGES = 8
 _IRQ_SLICE_MS = 2
 _FULL = 65535
@@ -13,17 +17,17 @@ _FULL = 65535
 class Sensor:
     """One input. `read()` gives a bool (digital) or a number (analog, scaled)."""
 
-    def __init__(self, config: dict, on_edge: object) -> None:
+    def __init__(self, config: dict, on_edge: "Any") -> None:
         self.id = config["id"]
         self.period_ms = config["period_ms"]
-        self.edges = []
+        self.edges: list[int] = []
         self.digital = config["driver"] == "digital"
         self._invert = config["invert"]
         self._scale = config["scale"]
         self._offset = config["offset"]
         if self.digital:
             pulls = {"up": machine.Pin.PULL_UP, "down": machine.Pin.PULL_DOWN}
-            self._pin = machine.Pin(config["pin"], machine.Pin.IN, pulls.get(config["pull"]))
+            self._pin = machine.Pin(config["pin"], machine.Pin.IN, pulls.get(config["pull"]))  # type: ignore[arg-type] # None is taken, too
             self._wake = on_edge
             self._pin.irq(self._on_edge, machine.Pin.IRQ_RISING | machine.Pin.IRQ_FALLING)
         else:
@@ -39,7 +43,7 @@ class Sensor:
             return bool(level) != self._invert
         return self._adc.read_u16() * self._scale + self._offset
 
-    def _on_edge(self, pin: object) -> None:
+    def _on_edge(self, pin: "Any") -> None:
         # A pulse that comes and goes while the loop does something else is not missed. A contact
         # that bounces longer than this is read as it stands when the loop comes to it.
         if len(self.edges) < _EDGES:
@@ -67,7 +71,7 @@ class Actuator:
         """Drive the output: true or false, or 0 to 1 for PWM."""
         self._drive(round(self._level(value) * self._full))
 
-    def _level(self, value: object) -> float:
+    def _level(self, value: "Any") -> float:
         level = float(value)
         return 1 - level if self._invert else level
 
@@ -84,7 +88,7 @@ class Board:
         if node["wifi"] is not None:
             self._wlan.connect(node["wifi"]["ssid"], node["wifi"]["key"])
         self._poller = select.poll()
-        self._watched = None
+        self._watched: tuple | None = None
         self._service = None
         if hasattr(machine, "wake_source"):
             descriptor, self._service = machine.wake_source()

@@ -22,7 +22,8 @@ COUNT_LIMIT = 128
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _ULID_BYTES, _ULID_LENGTH = 16, 26
-_PAYLOAD = MESSAGE[0].index("payload")
+_NAMES: "Any" = MESSAGE[0]
+_PAYLOAD = _NAMES.index("payload")
 _LARGEST_SINGLE = 3.4028234663852886e38
 _FIRST = 5  # bits of a head that tell its kind
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG = range(7)
@@ -49,7 +50,7 @@ def dumps(message: "dict[str, Any]") -> bytes:
     message holds, such as NaN or None; KeyError for a contract that PAYLOADS does not hold.
     """
     out = bytearray(MARK)
-    shape = dict(MESSAGE)
+    shape: "dict[int, Any]" = dict(MESSAGE)
     shape[_PAYLOAD] = PAYLOADS[message["meta"]["contract"]]
     _write(out, message, shape)
     return bytes(out)
@@ -67,7 +68,7 @@ class _Reader:
         self._at = 3
         if self._head() != _MAP:
             raise self._fault("no map in the tag")
-        shape = dict(MESSAGE)
+        shape: "dict[int, Any]" = dict(MESSAGE)
         message: "dict[str, Any]" = {}
         for _ in range(self._count(2)):
             name, number = self._key(shape)

@@ -11,6 +11,10 @@ import time
 from spinal.packets import LinkError
 from spinal.ticks import MASK
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 MICROPYTHON = sys.implementation.name == "micropython"
 PLATFORM = sys.platform
 
@@ -27,17 +31,17 @@ if MICROPYTHON:
 
     def ticks() -> int:
         """Milliseconds as ticks (see `spinal.ticks`)."""
-        return time.ticks_ms() & MASK
+        return time.ticks_ms() & MASK  # type: ignore[operator] # an int, which the stubs hide
 
 else:
 
-    def fsync(file: object) -> None:
+    def fsync(file: "Any") -> None:
         """Return once the file is on the medium."""
         os.fsync(file.fileno())
 
     def ticks() -> int:
         """Milliseconds as ticks (see `spinal.ticks`)."""
-        return time.monotonic_ns() // 1000000 & MASK
+        return time.monotonic_ns() // 1000000 & MASK  # type: ignore[attr-defined] # CPython's
 
 
 def random_below(limit: int) -> int:
@@ -57,9 +61,9 @@ class Transport:
         self.sock = socket.socket()
         self.sock.setblocking(False)  # noqa: FBT003 - its only argument
         _without_nagle(self.sock)
-        self._stream = None
-        self._records = None
-        self._context = context
+        self._stream: "Any" = None
+        self._records: _OneRecord | None = None
+        self._context: "Any" = context
         self._server_name = server_name
         try:
             self.sock.connect(address)
@@ -100,7 +104,7 @@ class Transport:
             self._stream.close()
         self.sock.close()
 
-    def _wrapped(self) -> object:
+    def _wrapped(self) -> "Any":
         if not MICROPYTHON:
             return _CPythonStream(self.sock)
         if self._context is None:
@@ -119,7 +123,7 @@ class _OneRecord(io.IOBase):
     step of the handshake, so stopping after each gives the loop its turn in between.
     """
 
-    def __init__(self, sock: object) -> None:
+    def __init__(self, sock: "Any") -> None:
         self.open = False
         self.turn = False
         self._sock = sock
@@ -150,7 +154,7 @@ class _OneRecord(io.IOBase):
 class _CPythonStream:
     """Gives a CPython socket the two calls that MicroPython's have."""
 
-    def __init__(self, sock: object) -> None:
+    def __init__(self, sock: "Any") -> None:
         self._sock = sock
         self.readinto = sock.recv_into
         self.write = sock.send
@@ -165,13 +169,13 @@ def tls_context(certificate: str, key: str, authority: str) -> object:
     Raises OSError naming the file that is missing, ValueError when one cannot be read as DER.
     """
     context = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
-    context.verify_mode = tls.CERT_REQUIRED
+    context.verify_mode = tls.CERT_REQUIRED  # type: ignore[attr-defined] # the stubs lack it
     context.load_verify_locations(_contents(authority))
     context.load_cert_chain(_contents(certificate), _contents(key))
     return context
 
 
-def _without_nagle(sock: object) -> None:
+def _without_nagle(sock: "Any") -> None:
     # Nagle's algorithm holds a small packet back until the one before is acknowledged: 44 ms for a
     # PUBACK followed by a publish. Ports without the option (lwIP in old builds) say so by OSError.
     try:
@@ -189,7 +193,7 @@ def _contents(name: str) -> bytes:
         raise OSError(error.errno, "identity file %s cannot be read" % name) from error
 
 
-def _unless_waiting(call: object, view: memoryview) -> int | None:
+def _unless_waiting(call: "Any", view: memoryview) -> int | None:
     try:
         return call(view)
     except OSError as error:

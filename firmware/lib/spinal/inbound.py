@@ -6,6 +6,10 @@ from spinal import topics
 from spinal.contracts import MAX_BYTES, SCHEMAS
 from spinal.envelope import Recent, WireError, expired, parse, produced_unix_ms
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from spinal.runtime import Runtime
+
 _ANSWERS_KEPT = 32
 _FUTURE_LIMIT_MS = 60000
 
@@ -16,7 +20,7 @@ class Inbound:
     `board` is the runtime: it owns the parts, drives outputs and stores; see `Runtime`.
     """
 
-    def __init__(self, board: "Runtime") -> None:  # noqa: F821 - named for the reader, no import cycle
+    def __init__(self, board: "Runtime") -> None:
         self._board = board
         self._answers: list[tuple] = []
         self._recent = Recent()
@@ -37,8 +41,8 @@ class Inbound:
             return
         except MemoryError:
             gc.collect()
-            error = WireError("oversize", "decode", "it needs more memory than this board has")
-            self._board.refuse(error, name)
+            text = "it needs more memory than this board has"
+            self._board.refuse(WireError("oversize", "decode", text), name)
             return
         contract = meta["contract"]
         if contract == "EfferentCommand":

@@ -22,6 +22,10 @@ from spinal.packets import (
 )
 from spinal.ticks import elapsed, later
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 DOWN = "down"
 DIALLING = "dialling"
 CONNECTING = "connecting"
@@ -81,38 +85,38 @@ class Link:
     def __init__(
         self,
         config: Settings,
-        owner: object,
-        dial: object,
-        network_up: object,
-        random_below: object,
+        owner: "Any",
+        dial: "Any",
+        network_up: "Any",
+        random_below: "Any",
     ) -> None:
         self.state = DOWN
         self.busy = False
         self.counters = {"connects": 0, "sent": 0, "received": 0, "acked": 0, "writes": 0}
-        self.drops = {}
-        self.last_error = None
+        self.drops: dict[str, int] = {}
+        self.last_error: "Any" = None
         self._config = config
         self._owner = owner
         self._dial = dial
         self._network_up = network_up
         self._random_below = random_below
-        self._transport = None
+        self._transport: "Any" = None
         self._wire = Wire()
         self._framer = Framer(config.max_packet)
         self._chunk = bytearray(_CHUNK)
         self._chunk_at = 0
         self._chunk_end = 0
-        self._client = None
-        self._in_flight = {}
+        self._client: "Any" = None
+        self._in_flight: dict[int, tuple] = {}
         self._packet_id = 0
         self._subscribing = (0, 0)
         self._attempts = 0
-        self._retry_at = None  # no tick at all: ticks begin anywhere
+        self._retry_at: int | None = None  # no tick at all: ticks begin anywhere
         self._deadline = 0
         self._up_at = 0
         self._heard_at = 0
         self._spoke_at = 0
-        self._ping_deadline = None
+        self._ping_deadline: int | None = None
         self._offered = 0
         self._now = 0
 
@@ -225,7 +229,7 @@ class Link:
         self.state = DIALLING
 
     def _new_client(self) -> MQTTClient:
-        umqtt.simple.socket = Sockets(self._wire)
+        umqtt.simple.socket = Sockets(self._wire)  # type: ignore[attr-defined, assignment] # on purpose
         config = self._config
         client = MQTTClient(
             config.client_id, config.host, config.port, keepalive=config.keepalive_s
@@ -240,7 +244,7 @@ class Link:
             self._record(self._client.connect, True)  # noqa: FBT003 - clean_session by position in every umqtt
             self.state = CONNECTING
 
-    def _record(self, encode: object, *arguments: object) -> None:
+    def _record(self, encode: "Any", *arguments: object) -> None:
         # umqtt.simple waits for the answer of what it has just sent; the packet at hand, when a
         # handler publishes, is not that answer.
         packet, self._wire.packet = self._wire.packet, None

@@ -11,12 +11,16 @@ from spinal.actuators import Actuators
 from spinal.afferent import Policy
 from spinal.wiring import declaration
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _ANY = None
 _TEXT_LIMIT = 64
 _INTERVAL = (0, 86400000)
 
 # field: (type, is it required, default, rule); a rule is a pair of bounds or a tuple of choices.
-_NODE = {
+_NODE: "dict[str, tuple]" = {
     "device_id": ("text", True, None, _ANY),
     "scope_level": ("choice", True, None, ("device", "room", "house", "user_session")),
     "scope": ("text", True, None, _ANY),
@@ -138,7 +142,7 @@ def _parts(parts: list, fields: dict, passed: tuple, file: str, name: str) -> li
 
 
 def _no_pin_twice(node: dict, file: str) -> None:
-    pins = {}
+    pins: dict[int, str] = {}
     for name in ("sensors", "actuators"):
         for index, part in enumerate(node[name]):
             where = "%s[%d].pin" % (name, index)
@@ -148,7 +152,7 @@ def _no_pin_twice(node: dict, file: str) -> None:
             pins[part["pin"]] = where
 
 
-def _checked_by(part: object, config: object, file: str, field: str) -> None:
+def _checked_by(part: "Any", config: object, file: str, field: str) -> None:
     try:
         part(config)
     except ValueError as error:
@@ -199,7 +203,7 @@ def _object(value: object, fields: dict, passed: tuple, file: str, prefix: str) 
     return checked
 
 
-def _problem(value: object, kind: str, rule: str) -> str | None:
+def _problem(value: "Any", kind: str, rule: "Any") -> str | None:
     """What `value` must be, or None when it is."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "choice":

@@ -6,6 +6,10 @@ from spinal import topics
 from spinal.envelope import Envelope
 from spinal.outbox import NO_SEQ, Outbox
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 TTL_MS = {
     "AfferentSignal": 10_000,
     "EfferentReport": 3_600_000,
@@ -118,7 +122,7 @@ class Outgoing:
         data = self._made(self._envelope.build, (contract, payload, ticks_ms))
         self._put(topic, data, 1, "control", retain=True)
 
-    def _made(self, build: object, fields: tuple) -> bytes:
+    def _made(self, build: "Any", fields: tuple) -> bytes:
         # What waits gives way to what happens now; a message that cannot be built burns no number.
         try:
             return build(*fields)

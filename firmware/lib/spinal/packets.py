@@ -2,6 +2,10 @@
 
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 CONNACK, PUBLISH, PUBACK, SUBACK, PINGRESP = 0x20, 0x30, 0x40, 0x90, 0xD0
 _HEAD_LIMIT, _SUBACK_HEAD, _SEVEN_BITS = 5, 2, 0x7F
 _FIXED_SIZES = {CONNACK: 2, PUBACK: 2, PINGRESP: 0}
@@ -25,7 +29,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.unsent = bytearray()
-        self.packet = None
+        self.packet: "Any" = None
         self.at = 0
         self.muted = False
 
@@ -39,7 +43,7 @@ class Wire:
         """The transport took this many bytes."""
         self.unsent = self.unsent[size:] if size < len(self.unsent) else bytearray()
 
-    def write(self, data: bytes, size: int | None = None) -> int | None:
+    def write(self, data: "str | bytes | bytearray", size: int | None = None) -> None:
         """Gather bytes; `size` of them when given."""
         if self.muted:
             return
@@ -90,10 +94,11 @@ class Framer:
     """Cuts the byte stream into packets and refuses a packet before memory is set aside for it."""
 
     def __init__(self, limit: int) -> None:
-        self.packet = None
+        self.packet: "Any" = None
         self._limit = limit
         self._head = bytearray(_HEAD_LIMIT)
-        self.clear()
+        self._body: "Any" = None
+        self._have = 0
 
     def clear(self) -> None:
         """Forget what was begun."""
@@ -101,7 +106,7 @@ class Framer:
         self._body = None
         self._have = 0
 
-    def take(self) -> bytearray:
+    def take(self) -> "Any":
         """The whole packet; the next one begins."""
         packet = self.packet
         self.clear()

@@ -34,8 +34,6 @@ RULE_LIMIT = 32
 BYTES_LIMIT = 8192
 """Canonical JSON of all rules together."""
 
-_CONTRACT: "Any" = SCHEMAS["ReflexConfigure"]
-_SCHEMA: "Any" = _CONTRACT["properties"]["payload"]
 _TEXT_LIMIT = 96
 _INPUT_LIMIT = 64
 
@@ -265,7 +263,7 @@ class Engine:
 
     def _compiled(self, payload: "dict[str, Any]") -> "Rule | None":
         """The rule that a payload describes, None when it asks for a removal."""
-        breach = check(_SCHEMA, payload)
+        breach = check(SCHEMAS["ReflexConfigure"]["properties"]["payload"], payload)
         if breach:
             raise RuleError("schema_invalid", f"{breach[0] or 'the rule'}: {breach[1]}")
         if "removed" in payload:
@@ -364,7 +362,7 @@ class Engine:
             if other is not None:
                 kept.append(name)
                 if other.order <= before and _above(rule, other) and not rule.dry_run:
-                    again = [other.lasting_step(name)]
+                    again: "list[Any]" = [other.lasting_step(name)]
                     restored.append(self._firing(other, "restored", again, ticks_ms))
         if "else" in rule.payload:
             firings.append(self._firing(rule, "else", rule.steps("else"), ticks_ms, kept))

@@ -19,6 +19,13 @@ from spinal.sensing import Sensing
 from spinal.store import Store, StoreError
 from spinal.ticks import elapsed, later
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from spinal.outbox import Item
+    from spinal.reflex import Firing
+
 _OUTBOX_MESSAGES = 256
 _OUTBOX_LEAST = 4096
 _OUTBOX_MOST = 65536
@@ -141,7 +148,7 @@ class Runtime:
         for _, action_id, actuator, payload in reports:
             self.outgoing.efferent_report(action_id, actuator, payload, self.ticks_ms)
 
-    def fire(self, firing: "Firing", action_id: str | None = None) -> None:  # noqa: F821 - spinal.reflex
+    def fire(self, firing: "Firing", action_id: str | None = None) -> None:
         """Do what a reflex wants, then queue the report of it."""
         done = []
         publications = []
@@ -244,7 +251,7 @@ class Runtime:
         """A message for this board."""
         self._inbound.take(topic, payload, self.ticks_ms, retained=retained)
 
-    def link_acked(self, ticket: object) -> None:
+    def link_acked(self, ticket: "Item") -> None:
         """The broker has the message."""
         self.outbox.acked(ticket)
 
@@ -335,7 +342,7 @@ class Runtime:
         self.store.write("boot", {"boot": boot})
         return boot
 
-    def _stored(self, name: str) -> object:
+    def _stored(self, name: str) -> "Any":
         try:
             return self.store.read(name)
         except StoreError as error:

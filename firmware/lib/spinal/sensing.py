@@ -3,11 +3,15 @@
 from spinal.afferent import Policy
 from spinal.ticks import elapsed, later
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Sensing:
     """A sensor, when it is due, and what its policy says about the value."""
 
-    def __init__(self, sensor: object, config: dict) -> None:
+    def __init__(self, sensor: "Any", config: dict) -> None:
         self.id = config["id"]
         self.unit = config["unit"]
         self.ttl_ms = config["ttl_ms"]

@@ -1,7 +1,6 @@
 """Objects kept across power cuts: two copies, the older one overwritten, a checksum on each."""
 
 import json
-import os
 from binascii import crc32
 from struct import calcsize, pack, unpack
 
@@ -42,7 +41,7 @@ class Store:
         self._folder = folder
         self._fsync = fsync
 
-    def read(self, name: str) -> object | None:
+    def read(self, name: str) -> "Any":
         """Return the newest whole object, None when it was never written.
 
         StoreError "corrupt" when both copies are there and neither is whole. A single torn copy
@@ -119,7 +118,7 @@ class Store:
         for character in name:
             if character not in _NAME:
                 raise StoreError("bad_name", f"{name!r} is no name for a stored object")
-        return self._folder + os.sep + name + copy
+        return self._folder + "/" + name + copy
 
 
 def _is_newer(generation: int, other: int) -> bool:
