@@ -84,6 +84,11 @@ class Gatekeeper:
         return self._mint.full(GateState, address, payload, clock_ms, expires_at=timestamp(until))
 
 
+def scope_of(device_id: str) -> str:
+    """What a board was granted."""
+    return f"room/{('kitchen', 'hall', 'bath')[int(device_id[1:]) % 3]}"
+
+
 class World:
     """Everything between a sensor and a consumer, driven by one seed.
 
@@ -293,10 +298,5 @@ class World:
     def _chance(self, share: float) -> bool:
         return share > 0 and self.random.random() < share
 
-    def granted(self, device_id: str) -> str | None:
-        """The scope of a board."""
-        number = int(device_id[1:])
-        return f"room/{('kitchen', 'hall', 'bath')[number % 3]}"
-
     def _build(self, build: Callable[..., Machine], settings: Any, origin: Origin) -> Machine:
-        return build(settings, origin, self.granted)
+        return build(settings, origin, scope_of)
