@@ -11,7 +11,8 @@ import pytest
 
 from hub.plain_broker import within
 from nervus.brainstem import service as brainstem_service
-from nervus.bus import Filter, JournalSettings, Session
+from nervus.bus import Filter, JournalRun, JournalSettings, Session
+from nervus.bus.journal_file import Took
 from nervus.runtime.services import ServiceContext
 from nervus.thalamus import gatekeeper_service
 from nervus.thalamus import service as thalamus_service
@@ -217,6 +218,13 @@ async def test_a_recorded_house_replays_to_the_same_bytes_elsewhere(
             assert await replay.wait() == 0
         logs.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert logs[0] == logs[1]
+    (run,) = JournalRun.all_of(running_house.state.data / "journal" / "brainstem")
+    updates = [
+        record
+        for record in run.records()
+        if isinstance(record, Took) and b"ParameterUpdate" in record.packet.payload
+    ]
+    assert len(updates) >= len(TURNS)
     for plane, heard in recorded.heard.items():
         lines = logs[0][plane].splitlines()
         sent = [line.split(b" ", 5)[5] for line in lines]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nervus.thalamus import ThalamusSettings
-from nervus.wire import Accepted, Guard, Packet, Publish, Removed, encode, topics
+from nervus.wire import Accepted, Guard, Packet, Publish, Rejected, Removed, encode, topics
 from nervus.wire.contracts import AfferentSignal, GateState, RelayBundle, RouteDecision
 from nervus.wire.registries import nuclei
 from simulation.process import Step
@@ -159,20 +159,30 @@ class Invariants:
     # ---- relay: gates are consulted, expire, and are nobody's but the gatekeeper's ----
 
     def _check_relay(self, step: Step) -> None:
-        state, verdict = self._relay, step.verdict
-        if isinstance(verdict, Removed):
-            state.gates.get(_scope(verdict), {}).pop(_target(verdict), None)
-        elif isinstance(verdict, Accepted) and isinstance(verdict.message, GateState):
-            self._take_gate(step, verdict)
-        elif isinstance(verdict, Accepted):
-            self._take_driver(step, verdict)
+        self._take_input(step)
         for publish in step.sent:
             if isinstance(publish.message, RouteDecision):
                 self._check_decision(step, publish.message.payload)
         for publish in step.sent:
             if isinstance(publish.message, RelayBundle):
                 self._check_relayed(step, publish)
-        self._check_promises(step.now_ms)
+        if not isinstance(step.verdict, Rejected):
+            # What the guard refuses does not reach the core: the next tick does.
+            self._check_promises(step.now_ms)
+
+    def _take_input(self, step: Step) -> None:
+        state, verdict = self._relay, step.verdict
+        if isinstance(verdict, Removed):
+            state.gates.get(_scope(verdict), {}).pop(_target(verdict), None)
+        elif isinstance(verdict, Accepted) and isinstance(verdict.message, GateState):
+            self._take_gate(step, verdict)
+        elif isinstance(verdict, Accepted) and step.refused:
+            reasons = {refused.reason_code for refused in step.refused}
+            urgent = verdict.message.meta.priority in _URGENT
+            shed = reasons == {"queue_full"} and not urgent
+            self._hold("shed lowest", shed, f"{verdict.message.meta.priority}: {reasons}")
+        elif isinstance(verdict, Accepted):
+            self._take_driver(step, verdict)
 
     def _check_promises(self, now_ms: int) -> None:
         state = self._relay
