@@ -114,7 +114,9 @@ class Invariants:
 
     def _is_allowed(self, step: Step, publish: Publish) -> None:
         spec, name = publish.address.spec, step.process.name
-        self._hold("role", name in spec.publish, f"{name} published {publish.address.topic}")
+        self._hold(
+            "role", name in spec.publishers(publish.on), f"{name} published {publish.address.topic}"
+        )
         life = publish.expiry_ms
         self._hold("life", life is not None and life > 0, f"{publish.address.topic}: life {life}")
         packet = Packet(publish.on, publish.address.topic, encode(publish.message), spec.retained)  # type: ignore[arg-type]
