@@ -12,6 +12,7 @@ from nervus.cli.app import app
 from nervus.errors import NervusError
 from nervus.runtime import replay as replaying
 from nervus.runtime.replay import change, replay_of
+from nervus.runtime.state import StateFolder
 from nervus.wire import timestamp
 from simulation.recorded import record_house
 from simulation.world import START_MS
@@ -90,6 +91,17 @@ def test_another_parameter_shows_where_the_runs_part(recorded: Path) -> None:
     assert "RelayBundle" in shown
 
 
+@pytest.mark.req("S4-17")
+def test_another_parameter_below_is_seen_above(recorded: Path) -> None:
+    changed = told(recorded, "--set", "brainstem.window_ms=4000")
+    assert list(changed) == ["brainstem", "relay"]
+    for plane in changed.values():
+        assert plane["sent"][1] < plane["sent"][0]
+        assert plane["first"]
+    same = told(recorded, "--set", "brainstem.window_ms=1000")
+    assert all(plane["first"] is None and plane["sent"][0] for plane in same.values())
+
+
 def test_the_same_parameter_changes_nothing(recorded: Path) -> None:
     (relay,) = told(recorded, "--set", "thalamus.aggregate_ms=1000").values()
     assert relay["first"] is None
@@ -113,6 +125,12 @@ def test_a_wrong_change_is_named(recorded: Path, arguments: list[str], text: str
     with pytest.raises(NervusError, match=text) as caught:
         run(recorded, *arguments)
     assert caught.value.exit_code == 2
+
+
+def test_a_plane_without_a_journal_is_named(recorded: Path) -> None:
+    relay = {"relay": replaying.runs(StateFolder.open(recorded), "relay", 0, 1 << 60)}
+    with pytest.raises(NervusError, match=r"no plane of \[brainstem\] .* journals of relay"):
+        replaying.diverge(relay, 0, 1 << 60, {"brainstem": {"window_ms": 500}})
 
 
 def test_a_wrong_range_is_named(recorded: Path) -> None:

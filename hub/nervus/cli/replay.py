@@ -63,19 +63,16 @@ def replay(
     from_ms, to_ms = moment("--from", from_), moment("--to", to)
     if from_ms >= to_ms:
         raise ReplayError("the range ends before it begins", hint="exchange --from and --to")
-    changes = [change(text) for text in set_ or ()]
+    changes: dict[str, dict[str, Any]] = {}
+    for table, key, value in (change(text) for text in set_ or ()):
+        changes.setdefault(table, {})[key] = value
     folder = StateFolder.open(state)
     found = _found(folder, from_ms, to_ms)
     if out is not None:
         _write_logs(out, found, from_ms, to_ms)
     began = time.monotonic()
     if changes:
-        divergences = {
-            plane: diverge(found[plane], from_ms, to_ms, wanted)
-            for plane in found
-            if (wanted := {key: v for table, key, v in changes if table == PLANES[plane].table})
-        }
-        _show_divergences(divergences, as_json=as_json)
+        _show_divergences(diverge(found, from_ms, to_ms, changes), as_json=as_json)
         return
     verified = [verify(plane, found[plane], from_ms, to_ms) for plane in found]
     _show_verified(verified, time.monotonic() - began, as_json=as_json)

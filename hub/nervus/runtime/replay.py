@@ -1,9 +1,11 @@
 """What was recorded, run again: as it was, or with other parameters."""
 
 import copy
+import heapq
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -21,10 +23,12 @@ from nervus.bus import (
     code_fingerprint,
     publishes,
 )
+from nervus.bus.journal_file import Record, Sent, Took
 from nervus.errors import UsageError
 from nervus.runtime.divergence import Divergence, compare
 from nervus.runtime.state import StateFolder
-from nervus.wire import Publish
+from nervus.wire import Packet, Publish, encode, topics
+from nervus.wire.topic_parser import parse
 
 Build = Callable[[Any, Origin, Granted], Machine]
 
@@ -193,23 +197,96 @@ def within(replayed: Iterable[Replayed], from_ms: int, to_ms: int) -> Iterator[R
 
 
 def diverge(
-    found: Sequence[JournalRun], from_ms: int, to_ms: int, changes: Mapping[str, Any]
-) -> Divergence:
-    """Replay a plane's runs twice, as they were and with changed settings, and compare.
+    found: Mapping[str, Sequence[JournalRun]],
+    from_ms: int,
+    to_ms: int,
+    changes: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Divergence]:
+    """Replay planes twice, as they were and with changed settings, and compare.
+
+    Where brainstem is changed, the relay is too: each time it gets the bundles of that replay in
+    place of the recorded ones, at the moment they were made.
+
+    Args:
+        found: Runs of each plane.
+        from_ms: What came of inputs from here on is compared, unix milliseconds …
+        to_ms: … and before here.
+        changes: By table of nervus.toml, dotted key to value.
 
     Raises:
         ReplayError: A change names no setting, or its value breaks a rule.
         JournalError: A journal cannot be replayed.
     """
-    inputs = 0
+    result = {}
+    for plane, journals in found.items():
+        changed = changes.get(PLANES[plane].table, {})
+        rewired = plane == "relay" and "brainstem" in found and "brainstem" in changes
+        if not changed and not rewired:
+            continue
+        drivers = (found["brainstem"], changes["brainstem"]) if rewired else None
+        was = _Sent(journals, {}, drivers and (drivers[0], {}))
+        other = _Sent(journals, changed, drivers)
+        result[plane] = compare(was.between(from_ms, to_ms), other.between(from_ms, to_ms))
+        result[plane].inputs = was.inputs
+    if not result:
+        raise ReplayError(
+            f"no plane of [{next(iter(changes))}] journalled anything in this range",
+            hint=f"there are journals of {', '.join(found)}",
+        )
+    return result
 
-    def sent(changes: Mapping[str, Any]) -> Iterator[tuple[int, Publish]]:
-        nonlocal inputs
-        for run in found:
-            for one in within(replayed(run, changes), from_ms, to_ms):
-                inputs += not changes
+
+class _Sent:
+    """What a plane sends in a replay; counts its inputs."""
+
+    def __init__(
+        self,
+        journals: Sequence[JournalRun],
+        changes: Mapping[str, Any],
+        drivers: tuple[Sequence[JournalRun], Mapping[str, Any]] | None,
+    ) -> None:
+        self.inputs = 0
+        self._journals = journals
+        self._changes = changes
+        self._drivers = drivers
+
+    def between(self, from_ms: int, to_ms: int) -> Iterator[tuple[int, Publish]]:
+        for run in self._journals:
+            replay = replay_of(run.start(), self._changes)
+            for one in within(replay.run(self._records(run)), from_ms, to_ms):
+                self.inputs += 1
                 yield from publishes([one])
 
-    result = compare(sent({}), sent(changes))
-    result.inputs = inputs
-    return result
+    def _records(self, run: JournalRun) -> Iterator[Record]:
+        if self._drivers is None:
+            yield from run.records()
+            return
+        since_ms, until_ms = run.boot * 1000, run.changed_ms
+        bundles = (
+            (at_ms, _taken(at_ms, publish))
+            for driver in self._drivers[0]
+            for at_ms, publish in publishes(replayed(driver, self._drivers[1]))
+            if publish.address.spec is topics.RELAY_BUNDLE and since_ms <= at_ms <= until_ms
+        )
+        for _, record in heapq.merge(_others(run), bundles, key=itemgetter(0)):
+            yield record
+
+
+def _others(run: JournalRun) -> Iterator[tuple[int, Record]]:
+    """What a run took beside driver messages; what came of it then is no longer of interest."""
+    at_ms = 0
+    for record in run.records():
+        at_ms = getattr(record, "now_ms", at_ms)
+        driver = isinstance(record, Took) and _is_driver(record.packet)
+        if not driver and not isinstance(record, Sent):
+            yield at_ms, record
+
+
+def _is_driver(packet: Packet) -> bool:
+    """Whether a packet is a driver message, well formed or not."""
+    address = parse(packet.topic)
+    return address is not None and address.spec is topics.RELAY_BUNDLE
+
+
+def _taken(at_ms: int, publish: Publish) -> Took:
+    return Took(-1, at_ms, Packet("core", publish.address.topic, encode(publish.message)))
