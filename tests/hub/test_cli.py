@@ -36,7 +36,7 @@ def test_version_names_the_product() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("up", "run", "status", "rejects", "clean", "history", "doctor"),
+        *("up", "run", "status", "rejects", "clean", "history", "replay", "doctor"),
         *("identity issue", "identity list", "identity revoke"),
     ],
 )

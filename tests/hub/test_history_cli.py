@@ -79,6 +79,7 @@ def test_what_is_wrong_is_named(archive: Path, arguments: list[str], text: str) 
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.timeout(40)  # a command has to start, some seconds on a busy machine
 def test_it_follows_what_comes(archive: Path) -> None:
     command = [sys.executable, "-u", "-m", "nervus", "history", "--follow", "--json"]
     process = subprocess.Popen([*command, "--state", str(archive)], stdout=subprocess.PIPE)

@@ -11,8 +11,10 @@ import pytest
 
 from hub.plain_broker import within
 from nervus.brainstem import service as brainstem_service
-from nervus.bus import Filter, JournalSettings, Session
+from nervus.bus import Filter, JournalRun, JournalSettings, Session
+from nervus.bus.journal_file import Took
 from nervus.runtime.services import ServiceContext
+from nervus.thalamus import gatekeeper_service
 from nervus.thalamus import service as thalamus_service
 from nervus.wire import Mint, Packet, Publish, encode, timestamp, topics
 from nervus.wire.contracts import (
@@ -20,8 +22,10 @@ from nervus.wire.contracts import (
     AfferentSignalPayload,
     DeviceStatus,
     DeviceStatusPayload,
-    GateState,
-    GateStatePayload,
+    ModulatorSignal,
+    ModulatorSignalPayload,
+    ParameterUpdate,
+    ParameterUpdatePayload,
 )
 from support import DEADLINE_S, House
 
@@ -31,7 +35,7 @@ import sys
 from pathlib import Path
 from nervus.bus import JournalRun
 from nervus.runtime.replay import replay_of
-for plane in ("brainstem", "relay"):
+for plane in ("brainstem", "gatekeeper", "relay"):
     (run,) = JournalRun.all_of(Path(sys.argv[1]) / plane)
     replay = replay_of(run.start())
     with (Path(sys.argv[2]) / plane).open("wb") as log:
@@ -40,12 +44,16 @@ for plane in ("brainstem", "relay"):
             assert one.agrees is not False, one
     assert replay.exact
 """
-TURNS: tuple[tuple[float, Any, str], ...] = (
-    (0, "multi", "pass"), (0.5, "multi", "attenuate"), (0.9, "multi", "aggregate"),
-    (1, "multi", "drop"), (0.2, "winner_take_all", "pass"),
-)  # fmt: skip
+TURNS = ((0.0, "pass"), (0.5, "attenuate"), (0.9, "aggregate"), (1.0, "drop"))
+WATCHED = (topics.GATED_RELAY, topics.ROUTE_DECISION, topics.GATE_STATE)
+SERVICES = {
+    "brainstem": brainstem_service.run,
+    "gatekeeper": gatekeeper_service.run,
+    "relay": thalamus_service.run,
+}
 PARTS = (
     ("brainstem", "brainstem"), ("relay", "relay"), ("gatekeeper", "gatekeeper"),
+    ("muse", "modulator"), ("tuner", "controller"),
     ("diagnostics", "diagnostics"), ("watcher", "observer"), ("reflect", "reflect"),
 )  # fmt: skip
 
@@ -55,18 +63,18 @@ def now() -> int:
 
 
 class Recorded:
-    """Both planes with their journals on, and somebody who hears everything they say."""
+    """Every plane on the way up, journals on, and somebody who hears everything they say."""
 
     def __init__(self, house: House) -> None:
         settings = house.settings.model_copy(
             update={
                 "journal": JournalSettings(enabled=True),
-                "thalamus": {"gatekeeper": True, "aggregate_ms": 200, "contest_window_ms": 200},
+                "thalamus": {"aggregate_ms": 200},
                 "brainstem": {"window_ms": 100, "source_rate": 20, "source_burst": 30},
             }
         )
-        self.heard: dict[str, list[bytes]] = {"brainstem": [], "relay": []}
-        self.ready = [asyncio.Event(), asyncio.Event()]
+        self.heard: dict[str, list[bytes]] = {name: [] for name in SERVICES}
+        self.ready = [asyncio.Event() for _ in SERVICES]
         self.contexts = [
             ServiceContext(
                 name=name,
@@ -76,17 +84,17 @@ class Recorded:
                 boot=int(time.time()),
                 on_ready=event.set,
             )
-            for number, (name, event) in enumerate(
-                zip(("brainstem", "thalamus"), self.ready, strict=True)
-            )
+            for number, (name, event) in enumerate(zip(SERVICES, self.ready, strict=True))
         ]
         self.boards = [self._session(f"b{n}", "spinal") for n in (1, 2)]
         self.mints = [Mint(f"device:b{n}", "spinal", seed=n, boot=1) for n in (1, 2)]
-        self.gatekeeper = self._session("gatekeeper", "core")
-        self.gates = Mint("gatekeeper", "thalamus", seed=9, boot=1)
+        self.muse, self.tuner = self._session("muse", "core"), self._session("tuner", "core")
+        self.ideas = Mint("muse", "consumer", seed=9, boot=1)
         self.ears = [
             self._session("diagnostics", "core", topics.RELAY_BUNDLE),
-            self._session("watcher", "core", topics.GATED_RELAY, topics.ROUTE_DECISION),
+            self._session(
+                "watcher", "core", topics.GATED_RELAY, topics.ROUTE_DECISION, topics.GATE_STATE
+            ),
             self._session("reflect", "core", topics.REJECT),
         ]
 
@@ -101,8 +109,8 @@ class Recorded:
 
     async def _hear(self, packet: Packet) -> None:
         line = packet.topic.encode() + b" " + packet.payload
-        by = "relay" if b'"source":"relay"' in packet.payload else "brainstem"
-        self.heard[by].append(line)
+        source = packet.payload.split(b'"source":"', 1)[1].split(b'"', 1)[0].decode()
+        self.heard[source].append(line)
 
     async def sense(self, board: int, sensor: str, value: Any, **meta: Any) -> None:
         address = topics.afferent("room", "kitchen", sensor, f"b{board + 1}")
@@ -110,15 +118,24 @@ class Recorded:
         message = self.mints[board].compact(AfferentSignal, address, payload, now(), **meta)
         await self.send(self.boards[board], message)
 
-    async def gate(self, inhibition: float, mode: Any, lives_ms: int = 10_000) -> None:
-        address = topics.gate_state("room", "kitchen", "channel", "somatic")
-        payload = GateStatePayload(
-            target_kind="channel", target_id="somatic", inhibition=inhibition, mode=mode,
-            set_by="gatekeeper", epoch=1,
-        )  # fmt: skip
-        until = timestamp(now() + lives_ms)
+    async def propose(self, inhibition: float) -> None:
+        address = topics.modulator_signal("room", "kitchen", "channel", "somatic")
+        payload = ModulatorSignalPayload(
+            target_kind="channel",
+            target_id="somatic",
+            intent="set_inhibition",
+            inhibition=inhibition,
+        )
+        await self.send(self.muse, self.ideas.full(ModulatorSignal, address, payload, now()))
+
+    async def tune(self, version: int) -> None:
+        """A parameter update of an authorized controller."""
+        address = topics.global_parameters("house", "home")
+        payload = ParameterUpdatePayload(name="comfort", value=21.5, version=version)
+        until = timestamp(now() + 60_000)
+        mint = Mint("tuner", "consumer", seed=version, boot=1)
         await self.send(
-            self.gatekeeper, self.gates.full(GateState, address, payload, now(), expires_at=until)
+            self.tuner, mint.full(ParameterUpdate, address, payload, now(), expires_at=until)
         )
 
     async def send(self, session: Session, publish: Publish) -> None:
@@ -132,16 +149,22 @@ class Recorded:
         status = DeviceStatusPayload(status="online", session=self.mints[0].id(now()))
         address = topics.device_status("b1")
         await self.send(self.boards[0], self.mints[0].compact(DeviceStatus, address, status, now()))
-        for turn, (inhibition, mode, decision) in enumerate(TURNS):
+        for turn, (inhibition, decision) in enumerate(TURNS):
             before = self.decided(decision)
-            await self.gate(inhibition, mode)
-            for n in range(12):
-                await self.sense(0, "temperature", 20 + turn + n / 7)
-                await self.sense(1, "motion", bool(n % 2), priority="critical" if n == 5 else None)
-                await self.sense(1, "phlogiston", 1)
-            broken = topics.afferent("room", "kitchen", "temperature", "b1")
-            await self.boards[0].publish(broken.topic, b"{no json", qos=1)
-            await within(lambda: self.decided(decision) > before)  # noqa: B023  awaited here
+            await self.propose(inhibition)
+            await self.tune(turn + 1)
+            async with asyncio.timeout(DEADLINE_S):
+                while self.decided(decision) <= before:
+                    await self.samples(turn)
+
+    async def samples(self, turn: int) -> None:
+        for n in range(6):
+            await self.sense(0, "temperature", 20 + turn + n / 7)
+            await self.sense(1, "motion", bool(n % 2), priority="critical" if n == 5 else None)
+        await self.sense(1, "phlogiston", 1)
+        broken = topics.afferent("room", "kitchen", "temperature", "b1")
+        await self.boards[0].publish(broken.topic, b"{no json", qos=1)
+        await asyncio.sleep(0.05)
 
     def decided(self, decision: str) -> int:
         """How often the relay was heard to decide so."""
@@ -162,12 +185,11 @@ async def recorded(running_house: House) -> Recorded:
 async def test_a_recorded_house_replays_to_the_same_bytes_elsewhere(
     recorded: Recorded, running_house: House, tmp_path: Path
 ) -> None:
-    runs = (brainstem_service.run, thalamus_service.run)
     services = [
         asyncio.create_task(run(context))
-        for run, context in zip(runs, recorded.contexts, strict=True)
+        for run, context in zip(SERVICES.values(), recorded.contexts, strict=True)
     ]
-    sessions = [*recorded.boards, recorded.gatekeeper, *recorded.ears]
+    sessions = [*recorded.boards, recorded.muse, recorded.tuner, *recorded.ears]
     tasks = [asyncio.create_task(session.run()) for session in sessions]
     async with asyncio.timeout(DEADLINE_S):
         for event in recorded.ready:
@@ -196,10 +218,17 @@ async def test_a_recorded_house_replays_to_the_same_bytes_elsewhere(
             assert await replay.wait() == 0
         logs.append({path.name: path.read_bytes() for path in folder.iterdir()})
     assert logs[0] == logs[1]
+    (run,) = JournalRun.all_of(running_house.state.data / "journal" / "brainstem")
+    updates = [
+        record
+        for record in run.records()
+        if isinstance(record, Took) and b"ParameterUpdate" in record.packet.payload
+    ]
+    assert len(updates) >= len(TURNS)
     for plane, heard in recorded.heard.items():
         lines = logs[0][plane].splitlines()
         sent = [line.split(b" ", 5)[5] for line in lines]
         # QoS 1 overtakes QoS 0 on the way, and what was sent last may have met closing ears.
         assert not set(heard) - set(sent)
         assert len(set(sent)) == len(sent)
-        assert len(set(heard)) > 10
+        assert heard

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from nervus.thalamus import ThalamusSettings
-from nervus.wire import Accepted, Guard, Packet, Publish, Removed, encode, topics
+from nervus.wire import Accepted, Guard, Packet, Publish, Rejected, Removed, encode, topics
 from nervus.wire.contracts import AfferentSignal, GateState, RelayBundle, RouteDecision
 from nervus.wire.registries import nuclei
 from simulation.process import Step
@@ -114,7 +114,9 @@ class Invariants:
 
     def _is_allowed(self, step: Step, publish: Publish) -> None:
         spec, name = publish.address.spec, step.process.name
-        self._hold("role", name in spec.publish, f"{name} published {publish.address.topic}")
+        self._hold(
+            "role", name in spec.publishers(publish.on), f"{name} published {publish.address.topic}"
+        )
         life = publish.expiry_ms
         self._hold("life", life is not None and life > 0, f"{publish.address.topic}: life {life}")
         packet = Packet(publish.on, publish.address.topic, encode(publish.message), spec.retained)  # type: ignore[arg-type]
@@ -159,20 +161,30 @@ class Invariants:
     # ---- relay: gates are consulted, expire, and are nobody's but the gatekeeper's ----
 
     def _check_relay(self, step: Step) -> None:
-        state, verdict = self._relay, step.verdict
-        if isinstance(verdict, Removed):
-            state.gates.get(_scope(verdict), {}).pop(_target(verdict), None)
-        elif isinstance(verdict, Accepted) and isinstance(verdict.message, GateState):
-            self._take_gate(step, verdict)
-        elif isinstance(verdict, Accepted):
-            self._take_driver(step, verdict)
+        self._take_input(step)
         for publish in step.sent:
             if isinstance(publish.message, RouteDecision):
                 self._check_decision(step, publish.message.payload)
         for publish in step.sent:
             if isinstance(publish.message, RelayBundle):
                 self._check_relayed(step, publish)
-        self._check_promises(step.now_ms)
+        if not isinstance(step.verdict, Rejected):
+            # What the guard refuses does not reach the core: the next tick does.
+            self._check_promises(step.now_ms)
+
+    def _take_input(self, step: Step) -> None:
+        state, verdict = self._relay, step.verdict
+        if isinstance(verdict, Removed):
+            state.gates.get(_scope(verdict), {}).pop(_target(verdict), None)
+        elif isinstance(verdict, Accepted) and isinstance(verdict.message, GateState):
+            self._take_gate(step, verdict)
+        elif isinstance(verdict, Accepted) and step.refused:
+            reasons = {refused.reason_code for refused in step.refused}
+            urgent = verdict.message.meta.priority in _URGENT
+            shed = reasons == {"queue_full"} and not urgent
+            self._hold("shed lowest", shed, f"{verdict.message.meta.priority}: {reasons}")
+        elif isinstance(verdict, Accepted):
+            self._take_driver(step, verdict)
 
     def _check_promises(self, now_ms: int) -> None:
         state = self._relay

@@ -1,6 +1,6 @@
 """One plane's process in the simulation: a machine, a shell's order of things, and its death."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Process:
 
     Args:
         name: Its plane.
-        takes: What it subscribes to.
+        takes: What it subscribes to on each broker.
         build: Makes the machine of a start.
         keep: Whether to keep the inputs of the present incarnation.
     """
@@ -36,13 +36,15 @@ class Process:
     def __init__(
         self,
         name: str,
-        takes: Sequence[TopicSpec],
+        takes: Mapping[str, Sequence[TopicSpec]],
         build: Build,
         *,
         keep: bool = True,
     ) -> None:
         self.name = name
-        self.takes = frozenset(spec.name for spec in takes)
+        self.takes = frozenset(
+            (broker, spec.name) for broker, specs in takes.items() for spec in specs
+        )
         self.alive = False
         self.incarnation = 0
         self.now_ms = 0

@@ -9,7 +9,7 @@ from nervus.bus.journal_file import Answered
 from nervus.runtime.replay import replay_of
 from simulation.invariants import Invariants, Violation
 from simulation.process import Step
-from simulation.world import RELAY, SETTINGS, Faults, World
+from simulation.world import RELAY, SETTINGS, Faults, World, scope_of
 
 ROUGH = Faults(crash_every_s=12, clock_jump_every_s=20, gate_every_s=2, flood_every_s=15)
 
@@ -58,7 +58,7 @@ def _replays(world: World) -> None:
     for process in world.processes:
         settings = SETTINGS[process.name].model_dump(mode="json")
         replay = replay_of(process.start_record(settings))
-        granted = [Answered(board, world.granted(board)) for board in world.known]
+        granted = [Answered(board, scope_of(board)) for board in world.known]
         records = [*granted, *process.journal]
         said = [effect for one in replay.run(records) for effect in one.effects]
         if [*map(output_line, said)] != [*map(output_line, process.log)]:

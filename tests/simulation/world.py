@@ -11,13 +11,23 @@ from pydantic import BaseModel
 
 from nervus.brainstem import BrainstemSettings
 from nervus.brainstem import build as build_brainstem
-from nervus.brainstem.machine import TAKES as BRAINSTEM_TAKES
+from nervus.brainstem.machine import FROM_PARTS
+from nervus.brainstem.machine import TAKES as FROM_BOARDS
 from nervus.bus import Machine, Origin
 from nervus.thalamus import ThalamusSettings
 from nervus.thalamus import build as build_relay
 from nervus.thalamus.machine import TAKES as RELAY_TAKES
-from nervus.wire import Mint, Packet, Publish, encode, timestamp, topics
-from nervus.wire.contracts import GateState, GateStatePayload
+from nervus.wire import Address, Mint, Packet, Publish, encode, timestamp, topics
+from nervus.wire.contracts import (
+    GateState,
+    GateStatePayload,
+    GlobalModeUpdate,
+    GlobalModeUpdatePayload,
+    ParameterUpdate,
+    ParameterUpdatePayload,
+)
+from nervus.wire.model import Contract, Model
+from nervus.wire.registries import names
 from nervus.wire.topic_parser import parse
 from simulation.boards import Board, Sample, house
 from simulation.process import Process, Step
@@ -40,11 +50,12 @@ class Faults:
     gate_every_s: float = 4
     flood_every_s: float = 30
     reboot_every_s: float = 60
+    mode_every_s: float = 10
 
 
 CALM: Final = Faults(
     drop=0, double=0, delay_ms=0, late=0, crash_every_s=1e12, clock_jump_every_s=1e12,
-    gate_every_s=10, flood_every_s=1e12, reboot_every_s=1e12,
+    gate_every_s=10, flood_every_s=1e12, reboot_every_s=1e12, mode_every_s=1e12,
 )  # fmt: skip
 
 
@@ -84,6 +95,11 @@ class Gatekeeper:
         return self._mint.full(GateState, address, payload, clock_ms, expires_at=timestamp(until))
 
 
+def scope_of(device_id: str) -> str:
+    """What a board was granted."""
+    return f"room/{('kitchen', 'hall', 'bath')[int(device_id[1:]) % 3]}"
+
+
 class World:
     """Everything between a sensor and a consumer, driven by one seed.
 
@@ -113,16 +129,18 @@ class World:
         self.boards = {board.device: board for board in house(boards)}
         self.known = tuple(self.boards)
         self.gatekeeper = Gatekeeper(self.random)
+        self._others = Mint("others", "consumer", seed=self.random.getrandbits(64), boot=1)
+        self._tuned = 0
         brainstem = partial(self._build, build_brainstem, BRAINSTEM)
         relay = partial(self._build, build_relay, RELAY)
         self.processes = [
-            Process("brainstem", BRAINSTEM_TAKES, brainstem, keep=keep),
-            Process("relay", RELAY_TAKES, relay, keep=keep),
+            Process("brainstem", {"spinal": FROM_BOARDS, "core": FROM_PARTS}, brainstem, keep=keep),
+            Process("relay", {"core": RELAY_TAKES}, relay, keep=keep),
         ]
         self._watch = watch
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._number = 0
-        self._retained: dict[str, Packet] = {}
+        self._retained: dict[tuple[str, str], Packet] = {}
         for process in self.processes:
             self._start(process)
         for board in self.boards.values():
@@ -133,6 +151,8 @@ class World:
         self._every(self.faults.clock_jump_every_s, self._jump)
         self._every(self.faults.flood_every_s, self._flood)
         self._every(self.faults.reboot_every_s, self._reboot)
+        self._every(self.faults.mode_every_s, self._set_mode)
+        self._every(self.faults.mode_every_s, self._tune)
 
     @property
     def clock_ms(self) -> int:
@@ -193,9 +213,9 @@ class World:
     def _carry(self, packet: Packet, name: str, qos: int) -> None:
         """A broker's way with a message: lost, late, twice, in another order."""
         if packet.retain:
-            self._retained[packet.topic] = packet
+            self._retained[packet.broker, packet.topic] = packet
         for process in self.processes:
-            if name not in process.takes:
+            if (packet.broker, name) not in process.takes:
                 continue
             if qos == 0 and self._chance(self.faults.drop):
                 continue
@@ -222,7 +242,7 @@ class World:
         self._watch(step)
         for publish in step.sent:
             spec = publish.address.spec
-            if any(spec.name in process.takes for process in self.processes):
+            if any((publish.on, spec.name) in process.takes for process in self.processes):
                 packet = Packet(
                     publish.on,  # type: ignore[arg-type]
                     publish.address.topic,
@@ -240,6 +260,29 @@ class World:
         packet = Packet("core", publish.address.topic, encode(publish.message), retain=True)
         self._carry(packet, "gate_state", 1)
 
+    def _set_mode(self) -> None:
+        """Hypothalamus: a mode for a while, of a room or the house."""
+        scope = self.random.choice([("house", "home"), ("room", "hall")])
+        payload = GlobalModeUpdatePayload(
+            mode=self.random.choice(sorted(names("modes"))), reason="because"
+        )
+        self._say(GlobalModeUpdate, topics.mode(*scope), payload)
+
+    def _tune(self) -> None:
+        """A controller: a parameter of the house."""
+        self._tuned += 1
+        value = self.random.choice([100, 1_000, 5_000])
+        payload = ParameterUpdatePayload(
+            name="brainstem", value={"window_ms": value}, version=self._tuned
+        )
+        self._say(ParameterUpdate, topics.global_parameters("house", "home"), payload)
+
+    def _say(self, kind: type[Contract], address: Address, payload: Model) -> None:
+        until = timestamp(self.clock_ms + self.random.choice([2_000, 60_000]))
+        publish = self._others.full(kind, address, payload, self.clock_ms, expires_at=until)
+        packet = Packet("core", address.topic, encode(publish.message), retain=True)
+        self._carry(packet, address.spec.name, 1)
+
     def _crash(self) -> None:
         process = self.random.choice(self.processes)
         if not process.alive:
@@ -254,9 +297,9 @@ class World:
         process.start(self.random.getrandbits(64), self.clock_ms)
         for broker in ("spinal", "core"):
             self._happened(process.connected(broker, self.clock_ms))
-        for packet in self._retained.values():
+        for packet in list(self._retained.values()):
             address = parse(packet.topic)
-            if address is not None and address.spec.name in process.takes:
+            if address is not None and (packet.broker, address.spec.name) in process.takes:
                 self._happened(process.take(packet, self.clock_ms))
 
     def _jump(self) -> None:
@@ -293,10 +336,5 @@ class World:
     def _chance(self, share: float) -> bool:
         return share > 0 and self.random.random() < share
 
-    def granted(self, device_id: str) -> str | None:
-        """The scope of a board."""
-        number = int(device_id[1:])
-        return f"room/{('kitchen', 'hall', 'bath')[number % 3]}"
-
     def _build(self, build: Callable[..., Machine], settings: Any, origin: Origin) -> Machine:
-        return build(settings, origin, self.granted)
+        return build(settings, origin, scope_of)

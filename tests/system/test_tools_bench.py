@@ -54,6 +54,7 @@ FEWEST = {
         "afferent to consumer at 20/s": 8,
         "command to outcome": 3,
     },
+    "simulation": {"simulation alone": 2, "simulation checked": 2},
     "firmware": {
         "reflex idle": 20,
         "reflex black hole": 20,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Measure = Callable[[bool, Callable[[str], None]], Awaitable[list[Row]]]
 
-NAMES: Final = ("guard", "hub", "firmware")
+NAMES: Final = ("guard", "hub", "firmware", "simulation")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

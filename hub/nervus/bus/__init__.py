@@ -26,7 +26,7 @@ from nervus.bus.journal_file import JournalError, JournalRun, Start
 from nervus.bus.journal_settings import JournalSettings
 from nervus.bus.machine import Granted, Machine, Origin
 from nervus.bus.outbox import Outgoing
-from nervus.bus.replay import Replay, Replayed
+from nervus.bus.replay import Replay, Replayed, publishes
 from nervus.bus.session import Delivery, Session, SessionCounters
 from nervus.bus.shard import Shard, numbered
 from nervus.bus.shell import Core, Shell, ShellCounters
@@ -74,6 +74,7 @@ __all__ = [
     "origin",
     "output_line",
     "plane_settings",
+    "publishes",
     "recording",
     "subscriptions",
 ]

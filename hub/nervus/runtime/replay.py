@@ -1,7 +1,11 @@
 """What was recorded, run again: as it was, or with other parameters."""
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+import heapq
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -16,11 +20,20 @@ from nervus.bus import (
     Replay,
     Replayed,
     Start,
+    code_fingerprint,
+    publishes,
 )
+from nervus.bus.journal_file import Record, Sent, Took
 from nervus.errors import UsageError
+from nervus.runtime.divergence import Divergence, compare
 from nervus.runtime.state import StateFolder
+from nervus.wire import Packet, Publish, encode, topics
+from nervus.wire.topic_parser import parse
 
 Build = Callable[[Any, Origin, Granted], Machine]
+
+
+_EXTRA: Final = "extra_forbidden"
 
 
 class ReplayError(UsageError):
@@ -53,7 +66,10 @@ def runs(state: StateFolder, plane: str, from_ms: int, to_ms: int) -> list[Journ
     A run begins with its start, which may lie before: what the machine knew at `from_ms` is
     known only by running it from there.
     """
-    found = JournalRun.all_of(state.data / "journal" / plane)
+    folders = sorted((state.data / "journal").glob(f"{plane}*"))
+    # Further ones of a kind are numbered: gatekeeper, gatekeeper-1.
+    named = [one for one in folders if one.name.rstrip("0123456789").rstrip("-") == plane]
+    found = [run for folder in named for run in JournalRun.all_of(folder)]
     return [run for run in found if run.boot * 1000 < to_ms and run.changed_ms >= from_ms]
 
 
@@ -80,21 +96,197 @@ def replayed(run: JournalRun, changes: Mapping[str, Any] | None = None) -> Itera
 
 
 def _settings(plane: Plane, recorded: dict[str, Any], changes: Mapping[str, Any]) -> BaseModel:
-    unknown = sorted(set(changes) - set(plane.settings.model_fields))
-    if unknown:
+    wanted = copy.deepcopy(recorded)
+    for key, value in changes.items():
+        *path, name = key.split(".")
+        table = wanted
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ReplayError(f"{plane.table}.{key}: there is no such setting")
+        table[name] = value
+    try:
+        return plane.settings.model_validate(wanted)
+    except ValidationError as error:
+        first = min(error.errors(include_url=False), key=lambda one: one["type"] != _EXTRA)
+        where = ".".join((plane.table, *(str(part) for part in first["loc"])))
+        rule = first["msg"].removeprefix("Value error, ").lower()
+        if first["type"] == _EXTRA:
+            rule = "there is no such setting"
+        if changes:
+            hint = f"the plane's README explains [{plane.table}]"
+            raise ReplayError(f"{where}: {rule}", hint=hint) from error
+        raise JournalError(
+            f"recorded settings do not fit this program: {where}: {rule}", where=plane.name
+        ) from error
+
+
+def change(text: str) -> tuple[str, str, Any]:
+    """Read `thalamus.aggregate_ms=500` as table, dotted key and TOML value.
+
+    Raises:
+        ReplayError: It is not of that form, or no plane that can be replayed has such a table.
+    """
+    name, equals, written = text.partition("=")
+    table, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise ReplayError(f"{text!r} changes nothing", hint="write thalamus.aggregate_ms=500")
+    tables = sorted({plane.table for plane in PLANES.values()})
+    if table not in tables:
         raise ReplayError(
-            f"{plane.table}.{unknown[0]}: there is no such setting",
-            hint=f"one of {', '.join(plane.settings.model_fields)}",
+            f"{name}: [{table}] cannot be changed in a replay", hint=f"one of {', '.join(tables)}"
         )
     try:
-        return plane.settings.model_validate(recorded | dict(changes))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        rule = first["msg"].removeprefix("Value error, ").lower()
-        if changes:
-            where = ".".join(filter(None, (plane.table, name)))
-            raise ReplayError(f"{where}: {rule}", hint="give another value") from error
-        raise JournalError(
-            f"recorded settings do not fit this program: {name}: {rule}", where=plane.name
-        ) from error
+        value = tomllib.loads(f"value = {written.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = written.strip()
+    return table, key, value
+
+
+@dataclass(slots=True)
+class Verified:
+    """What a plane's journal replays to, as it was.
+
+    Args:
+        inputs: Replayed in the range.
+        outputs: What came of them.
+        agreed: Inputs of which the same came as then.
+        differed: Inputs of which something else came; `first` is the number of the first.
+        unsaid: Inputs of which the journal does not say what came.
+        exact: Whether every input since each start was there.
+        other_code: Whether another program or registry recorded it.
+    """
+
+    plane: str
+    inputs: int = 0
+    outputs: int = 0
+    agreed: int = 0
+    differed: int = 0
+    unsaid: int = 0
+    first: int | None = None
+    exact: bool = True
+    other_code: bool = False
+
+
+def verify(plane: str, found: Sequence[JournalRun], from_ms: int, to_ms: int) -> Verified:
+    """Replay a plane as it was and count where the same came of its inputs."""
+    result = Verified(plane)
+    for run in found:
+        start = run.start()
+        replay = replay_of(start)
+        result.other_code |= start.code != code_fingerprint()
+        for one in within(replay.run(run.records()), from_ms, to_ms):
+            result.inputs += 1
+            result.outputs += len(one.effects)
+            result.agreed += one.agrees is True
+            result.unsaid += one.agrees is None
+            result.differed += one.agrees is False
+            if one.agrees is False and result.first is None:
+                result.first = one.input.number
+        result.exact &= replay.exact and run.complete
+    return result
+
+
+def within(replayed: Iterable[Replayed], from_ms: int, to_ms: int) -> Iterator[Replayed]:
+    """Yield what lies in [from_ms, to_ms); nothing later is taken at all."""
+    for one in replayed:
+        if one.input.now_ms >= to_ms:
+            return
+        if one.input.now_ms >= from_ms:
+            yield one
+
+
+def diverge(
+    found: Mapping[str, Sequence[JournalRun]],
+    from_ms: int,
+    to_ms: int,
+    changes: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Divergence]:
+    """Replay planes twice, as they were and with changed settings, and compare.
+
+    Where brainstem is changed, the relay is too: each time it gets the bundles of that replay in
+    place of the recorded ones, at the moment they were made.
+
+    Args:
+        found: Runs of each plane.
+        from_ms: What came of inputs from here on is compared, unix milliseconds …
+        to_ms: … and before here.
+        changes: By table of nervus.toml, dotted key to value.
+
+    Raises:
+        ReplayError: A change names no setting, or its value breaks a rule.
+        JournalError: A journal cannot be replayed.
+    """
+    result = {}
+    for plane, journals in found.items():
+        changed = changes.get(PLANES[plane].table, {})
+        rewired = plane == "relay" and "brainstem" in found and "brainstem" in changes
+        if not changed and not rewired:
+            continue
+        drivers = (found["brainstem"], changes["brainstem"]) if rewired else None
+        was = _Sent(journals, {}, drivers and (drivers[0], {}))
+        other = _Sent(journals, changed, drivers)
+        result[plane] = compare(was.between(from_ms, to_ms), other.between(from_ms, to_ms))
+        result[plane].inputs = was.inputs
+    if not result:
+        raise ReplayError(
+            f"no plane of [{next(iter(changes))}] journalled anything in this range",
+            hint=f"there are journals of {', '.join(found)}",
+        )
+    return result
+
+
+class _Sent:
+    """What a plane sends in a replay; counts its inputs."""
+
+    def __init__(
+        self,
+        journals: Sequence[JournalRun],
+        changes: Mapping[str, Any],
+        drivers: tuple[Sequence[JournalRun], Mapping[str, Any]] | None,
+    ) -> None:
+        self.inputs = 0
+        self._journals = journals
+        self._changes = changes
+        self._drivers = drivers
+
+    def between(self, from_ms: int, to_ms: int) -> Iterator[tuple[int, Publish]]:
+        for run in self._journals:
+            replay = replay_of(run.start(), self._changes)
+            for one in within(replay.run(self._records(run)), from_ms, to_ms):
+                self.inputs += 1
+                yield from publishes([one])
+
+    def _records(self, run: JournalRun) -> Iterator[Record]:
+        if self._drivers is None:
+            yield from run.records()
+            return
+        since_ms, until_ms = run.boot * 1000, run.changed_ms
+        bundles = (
+            (at_ms, _taken(at_ms, publish))
+            for driver in self._drivers[0]
+            for at_ms, publish in publishes(replayed(driver, self._drivers[1]))
+            if publish.address.spec is topics.RELAY_BUNDLE and since_ms <= at_ms <= until_ms
+        )
+        for _, record in heapq.merge(_others(run), bundles, key=itemgetter(0)):
+            yield record
+
+
+def _others(run: JournalRun) -> Iterator[tuple[int, Record]]:
+    """What a run took beside driver messages; what came of it then is no longer of interest."""
+    at_ms = 0
+    for record in run.records():
+        at_ms = getattr(record, "now_ms", at_ms)
+        driver = isinstance(record, Took) and _is_driver(record.packet)
+        if not driver and not isinstance(record, Sent):
+            yield at_ms, record
+
+
+def _is_driver(packet: Packet) -> bool:
+    """Whether a packet is a driver message, well formed or not."""
+    address = parse(packet.topic)
+    return address is not None and address.spec is topics.RELAY_BUNDLE
+
+
+def _taken(at_ms: int, publish: Publish) -> Took:
+    return Took(-1, at_ms, Packet("core", publish.address.topic, encode(publish.message)))
