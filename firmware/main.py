@@ -5,20 +5,30 @@ import time
 
 import machine
 
-from spinal.node import NodeError, load
-from spinal.runtime import Runtime
-
 RESTART_AFTER_S = 2
 
 try:
+    # Here, not above: an application that came by update may not even load.
+    from spinal.node import load
+
     node = load("node.json")
     # Needed once: without it 4 KiB more stay free.
     del load, sys.modules["spinal.node"]
+    from spinal.runtime import Runtime
+
     Runtime(node).run()
-except NodeError as error:
-    # A wrong node file does not get right by a restart: the board is left at its prompt.
-    print(error)  # noqa: T201 - the console is a board's log
-except Exception as error:  # noqa: BLE001 - reported on the console, then the board starts anew
+except Exception as error:  # noqa: BLE001 - kept, told to the hub, then the board starts anew
     sys.print_exception(error)
-    time.sleep(RESTART_AFTER_S)
-    machine.reset()
+    if type(error).__name__ == "NodeError":
+        import slots
+
+        if not slots.here.trial:
+            # A wrong node file does not get right by a restart: the board is left at its prompt.
+            sys.exit()
+    try:
+        from spinal import crash
+
+        crash.keep(error)
+    finally:
+        time.sleep(RESTART_AFTER_S)
+        machine.reset()

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import ffi
 from control import channel
 from umachine import *  # noqa: F403 - this module extends the built-in one
 
@@ -98,6 +99,20 @@ class PWM:
     def deinit(self) -> None:
         """Switch the output off."""
         self.duty_u16(0)
+
+
+class WDT:
+    """A watchdog: the kernel ends the process when it is not fed in time, as hardware resets."""
+
+    def __init__(self, id: int = 0, timeout: int = 5000) -> None:  # noqa: A002 - the port's own name
+        del id
+        self._alarm = ffi.open("libc.so.6").func("I", "alarm", "I")
+        self._seconds = (timeout + 999) // 1000
+        self.feed()
+
+    def feed(self) -> None:
+        """Put the reset off by the timeout, in whole seconds."""
+        self._alarm(self._seconds)
 
 
 def reset() -> None:

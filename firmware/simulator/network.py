@@ -1,7 +1,10 @@
 """The `network` module of a virtual board: Wi-Fi that is up unless the control channel says no."""
 
+import errno
+
 from control import channel
 
+_RSSI = -50
 STA_IF, AP_IF = 0, 1
 STAT_IDLE, STAT_CONNECTING, STAT_GOT_IP = 0, 1, 3
 
@@ -26,8 +29,12 @@ class WLAN:
         """Whether the board is on the network."""
         return self._active and channel.wifi
 
-    def status(self, _parameter: object | None = None) -> int:
-        """The state of the connection, one of the `STAT_…` constants."""
+    def status(self, parameter: str | None = None) -> int:
+        """The state of the connection, one of the `STAT_…` constants; or "rssi" in dBm."""
+        if parameter == "rssi":
+            if not self.isconnected():
+                raise OSError(errno.ENOTCONN)
+            return _RSSI
         if not self._active:
             return STAT_IDLE
         return STAT_GOT_IP if channel.wifi else STAT_CONNECTING

@@ -36,7 +36,13 @@ class _Board:
         self.node = {"device_id": "b1", "scope_level": "room", "scope": "kitchen"}
         self.clock = _Clock(now_ms)
         self.ledger = Ledger([_LAMP])
+        self.upkeep = self.updates = self
         self.said = ""
+
+    def offer(self, _payload: "Any") -> None:
+        self.said = "taken"
+
+    chunk = offer
 
     def refuse(self, error: "Any", _topic: str | None, _data: bytes = b"") -> None:
         self.said = error.code

@@ -15,6 +15,7 @@ from typing import Any, Self
 import aiomqtt
 
 from firmware.rigs import Broker
+from firmware.update_pack import Pack
 from nervus.simulator import VirtualBoard
 from spinal import cbor
 from spinal.ids import MessageIds
@@ -42,6 +43,7 @@ class HubStand:
         self.ahead_ms = 0
         """How far this hub's clock is ahead of the machine's."""
         self.answers_pings = True
+        self.pack: Pack | None = None
         self.board: VirtualBoard | None = None
         # Without this each QoS 1 publish waits 44 ms for a delayed acknowledgement of TCP.
         no_delay = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -134,6 +136,12 @@ class HubStand:
         await self.send(topic, self.envelope("ReflexConfigure", rule, action_id=action_id))
         return await self.until("ReflexReport", lambda m: m.meta["action_id"] == action_id)
 
+    async def offer(self, pack: Pack) -> None:
+        """Offer an application, and serve its chunks."""
+        self.pack = pack
+        topic = f"/sc/dev/event/device/{self._device_id}/update"
+        await self.send(topic, self.envelope("UpdateOffer", pack.offer()))
+
     async def trigger(self, reflex_id: str, action_id: str) -> None:
         topic = f"/sc/reflex/event/device/{self._device_id}/rule/{reflex_id}/trigger"
         meta = {"action_id": action_id, "deadline_ms": 10_000}
@@ -151,7 +159,7 @@ class HubStand:
             topic = str(message.topic)
             assert isinstance(message.payload, bytes)
             if not topic.startswith(("/sc/", "/X/")) or topic.endswith(
-                ("/pong", "/configure", "/trigger")
+                ("/pong", "/configure", "/trigger", "/update", "/chunk")
             ):
                 continue
             if not message.payload:
@@ -166,9 +174,17 @@ class HubStand:
             taken = Message(topic, body["meta"], body["payload"], message.retain, message.qos)
             if taken.meta["contract"] == "Ping" and self.answers_pings:
                 await self._pong(taken.payload)
+            if taken.meta["contract"] == "ChunkRequest" and self.pack is not None:
+                await self._chunk(taken.payload)
             async with self._changed:
                 self.messages.append(taken)
                 self._changed.notify_all()
+
+    async def _chunk(self, request: Json) -> None:
+        assert self.pack is not None
+        payload = self.pack.chunk(request["path"], request["offset"])
+        topic = f"/sc/dev/event/device/{self._device_id}/chunk"
+        await self._client.publish(topic, self.envelope("Chunk", payload), qos=1)
 
     async def _pong(self, ping: Json) -> None:
         payload = {**ping, "scope_level": "room", "scope": "kitchen"}

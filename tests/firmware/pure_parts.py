@@ -7,6 +7,8 @@ print the same. The last line names the modules that were loaded.
 import sys
 
 from spinal import topics, wiring
+from spinal.ed25519 import verify_slices
+from spinal.health import Health
 from spinal.jsonprint import dumps
 from spinal.levels import level, unlevel
 from spinal.node import NodeError, check
@@ -73,7 +75,7 @@ def names() -> None:
 
 def description() -> None:
     whole = check(dict(NODE))
-    say(dumps(wiring.birth(whole)))
+    say(dumps(wiring.birth(whole, wiring.FIRMWARE)))
     for actuator in whole["actuators"]:
         say(sorted(wiring.declaration(actuator).items()))
     for field, value in BROKEN:
@@ -184,8 +186,54 @@ def keeping() -> None:
     say([rule["reflex_id"] for rule in rules], problems)
 
 
+def health() -> None:
+    kept = Health()
+    for turn in range(200):
+        kept.turn(turn * turn)
+    kept.dropped([[first, first + 1] for first in range(0, 60, 3)])
+    for _ in range(2):
+        loop_p99, drops = kept.take()
+        say(loop_p99, dumps(drops))
+
+
+def signature() -> None:
+    key = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")
+    signed = bytes.fromhex(
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    )
+    for message in (b"\x72", b"\x73"):
+        slices = verify_slices(key, message, signed)
+        count = 0
+        while True:
+            try:
+                next(slices)
+                count += 1
+            except StopIteration as end:
+                say(count, end.value)
+                break
+
+
+def seldom() -> None:
+    # Whoever asks for one of these schemas lets go of the module again.
+    from spinal import contracts_seldom  # noqa: PLC0415
+
+    for name in sorted(contracts_seldom.MAKERS):
+        say(name, dumps(contracts_seldom.MAKERS[name]()["required"]))
+
+
 def main() -> None:
-    for scenario in (names, description, refusals, framing, sampling, keeping):
+    for scenario in (
+        names,
+        description,
+        refusals,
+        framing,
+        sampling,
+        keeping,
+        health,
+        signature,
+        seldom,
+    ):
         say("--", scenario.__name__)
         scenario()
     say("modules", " ".join(sorted(name for name in sys.modules if name.startswith("spinal."))))

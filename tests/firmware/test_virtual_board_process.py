@@ -44,9 +44,9 @@ async def test_stop_leaves_no_process(tmp_path: Path) -> None:
 async def test_killed_board_comes_back_with_its_flash_and_its_inputs(tmp_path: Path) -> None:
     async with VirtualBoard(tmp_path / "m1", node(free_port())) as board:
         board.set_pin(DOOR, 1)
-        await logged(board, "boot 1,")
+        await logged(board, "boot 1 of")
         board.kill()
-        await logged(board, "boot 2,")
+        await logged(board, "boot 2 of")
 
         assert board.starts == 2
     assert "process ended with status -9" in "\n".join(board.log.lines)
@@ -55,7 +55,7 @@ async def test_killed_board_comes_back_with_its_flash_and_its_inputs(tmp_path: P
 async def test_board_ends_when_the_simulator_is_gone(tmp_path: Path) -> None:
     board = VirtualBoard(tmp_path / "m1", node(free_port()))
     await board.start()
-    await logged(board, "boot 1,")
+    await logged(board, "boot 1 of")
     assert board._process is not None
     assert board._process._writer is not None
     board._process._writer.close()
@@ -102,7 +102,7 @@ async def test_torn_rule_on_the_flash_does_not_stop_the_board(tmp_path: Path) ->
         (flash / f"rule-00.{copy}").write_bytes(b"NV1\n" + b"\0" * 30)
     async with VirtualBoard(flash, node(free_port())) as board:
         await logged(board, "a reflex is not restored: ")
-        await logged(board, "boot 1,")
+        await logged(board, "boot 1 of")
 
 
 @pytest.mark.parametrize("missing", ["micropython", "umqtt"])

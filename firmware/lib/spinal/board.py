@@ -98,6 +98,13 @@ class Board:
         """Whether there is a network, so that the link may try."""
         return self._wlan.isconnected()
 
+    def rssi(self) -> int | None:
+        """Wi-Fi signal in dBm, None where the radio does not tell."""
+        try:
+            return self._wlan.status("rssi")
+        except (OSError, ValueError):
+            return None
+
     def wait(self, ms: int, sock: object, *, wants_write: bool) -> None:
         """Sleep up to `ms`; an input edge or the network ends it at once.
 

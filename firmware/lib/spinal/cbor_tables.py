@@ -6,8 +6,9 @@ under 0 its names (position → name), under a key the shape of that field where
 MESSAGE lacks the payload, whose shape hangs on the contract that the metadata name.
 """
 
-CONTRACTS = (None, "AfferentSignal", "EfferentCommand", None, "ReflexConfigure", "ReflexTrigger", None, None, None, None, None, None, None, None, None, "Pong")
+CONTRACTS = (None, "AfferentSignal", "EfferentCommand", None, "ReflexConfigure", "ReflexTrigger", None, None, None, None, None, None, None, None, None, "Pong", None, None, "UpdateOffer", None, "Chunk")
 
+_CHUNK_PAYLOAD = {0: (None, "version", "path", "offset", "data")}
 _RAMP = {0: (None, "to", "over_ms")}
 _EFFERENT_COMMAND_PAYLOAD = {0: (None, "actuator", "set", "pulse_ms", "ramp", "arguments"), 4: _RAMP}
 _SCOPE_LEVEL = (None, "device", "room", "house", "user_session")
@@ -22,6 +23,8 @@ _PUBLISH_STEP = {0: (None, "sensor_type", "value", "unit")}
 _STEP = {0: (None, "actuator", "set", "pulse_ms", "ramp", "max_on_ms", "publish"), 4: _RAMP, 6: _PUBLISH_STEP}
 _REFLEX_CONFIGURE_PAYLOAD = {0: (None, "reflex_id", "version", "enabled", "mode", "priority", "when", "then", "else", "cooldown_ms", "max_fires_per_min", "expires_at", "removed"), 4: _REFLEX_CONFIGURE_PAYLOAD_MODE, 6: _CONDITION3, 7: [_STEP], 8: [_STEP]}
 _REFLEX_TRIGGER_PAYLOAD = {0: (None, "reason")}
+_UPDATE_FILE = {0: (None, "path", "size", "sha256")}
+_UPDATE_OFFER_PAYLOAD = {0: (None, "version", "chunk_size", "files", "signature"), 3: [_UPDATE_FILE]}
 _AFFERENT_SIGNAL_PAYLOAD_QUALITY = (None, "good", "uncertain", "bad")
 _AFFERENT_SIGNAL_PAYLOAD = {0: (None, "sensor_type", "value", "unit", "quality"), 4: _AFFERENT_SIGNAL_PAYLOAD_QUALITY}
 _ERROR_DETAIL_KIND = (None, "terminal", "retriable")
@@ -42,9 +45,11 @@ META = {0: (None, "message_id", "schema_version", "contract", "message_type", "s
 MESSAGE = {0: (None, None, "meta", "payload", "errors"), 2: META, 4: [_ERROR_DETAIL]}
 
 PAYLOADS = {
+    "Chunk": _CHUNK_PAYLOAD,
     "EfferentCommand": _EFFERENT_COMMAND_PAYLOAD,
     "Pong": _PONG_PAYLOAD,
     "ReflexConfigure": _REFLEX_CONFIGURE_PAYLOAD,
     "ReflexTrigger": _REFLEX_TRIGGER_PAYLOAD,
+    "UpdateOffer": _UPDATE_OFFER_PAYLOAD,
     "AfferentSignal": _AFFERENT_SIGNAL_PAYLOAD,
 }

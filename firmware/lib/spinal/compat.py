@@ -33,7 +33,24 @@ if MICROPYTHON:
         """Milliseconds as ticks (see `spinal.ticks`)."""
         return time.ticks_ms() & MASK  # type: ignore[operator] # an int, which the stubs hide
 
+    def restart() -> None:
+        """Reset the board; does not return."""
+        import machine  # noqa: PLC0415 - the pure tests have none
+
+        machine.reset()
+
+    def microseconds(since: int = 0) -> int:
+        """A count of microseconds, or how many went by since an earlier one."""
+        return time.ticks_diff(time.ticks_us(), since) if since else time.ticks_us()
+
+    def trace(error: Exception) -> str:
+        """The stack trace of an exception."""
+        text = io.StringIO()
+        sys.print_exception(error, text)
+        return text.getvalue()
+
 else:
+    import traceback
 
     def fsync(file: "Any") -> None:
         """Return once the file is on the medium."""
@@ -42,6 +59,14 @@ else:
     def ticks() -> int:
         """Milliseconds as ticks (see `spinal.ticks`)."""
         return time.monotonic_ns() // 1000000 & MASK  # type: ignore[attr-defined] # CPython's
+
+    def microseconds(since: int = 0) -> int:
+        """A count of microseconds, or how many went by since an earlier one."""
+        return time.monotonic_ns() // 1000 - since
+
+    def trace(error: Exception) -> str:
+        """The stack trace of an exception."""
+        return "".join(traceback.format_exception(error))
 
 
 def random_below(limit: int) -> int:

@@ -51,6 +51,10 @@ class Inbound:
             self._configure(fields, meta, payload)
         elif contract == "ReflexTrigger":
             self._trigger(fields, meta)
+        elif contract == "UpdateOffer":
+            self._board.upkeep.updates.offer(payload)
+        elif contract == "Chunk":
+            self._board.upkeep.chunk(payload)
         else:
             self._pong(payload)
 

@@ -1,8 +1,10 @@
 """node.json: what this board is, where its broker is, what is wired to it.
 
 Keys: device_id, scope_level, scope, broker {host, port, server_name}, identity {cert, key, ca} (DER
-file names on the flash), keepalive_s, ping_s, encoding (of measurements: json or cbor), sensors
-[...], actuators [...], wifi {ssid, key}.
+file names on the flash), keepalive_s, ping_s, health_s (how often the board tells how it fares),
+watchdog_ms (a loop that stands still so long restarts the board), update_keys (Ed25519 public keys
+that may sign applications, hexadecimal), encoding (of measurements: json or cbor), sensors [...],
+actuators [...], wifi {ssid, key}.
 """
 
 import json
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _ANY = None
 _TEXT_LIMIT = 64
+_KEY_DIGITS = 64
+_HEX = "0123456789abcdef"
 _INTERVAL = (0, 86400000)
 
 # field: (type, is it required, default, rule); a rule is a pair of bounds or a tuple of choices.
@@ -31,6 +35,9 @@ _NODE: "dict[str, tuple]" = {
     "keepalive_s": ("integer", False, 20, (1, 3600)),
     "ping_s": ("integer", False, 10, (1, 3600)),
     "encoding": ("choice", False, "json", ("json", "cbor")),
+    "health_s": ("integer", False, 60, (1, 3600)),
+    "watchdog_ms": ("integer", False, 20000, (1000, 600000)),
+    "update_keys": ("list", False, [], (0, 4)),
     "sensors": ("list", False, [], (0, 16)),
     "actuators": ("list", False, [], (0, 16)),
 }
@@ -117,6 +124,10 @@ def check(node: dict, file: str = "node.json") -> dict:
         node["wifi"] = _object(node["wifi"], _WIFI, (), file, "wifi.")
     node["sensors"] = _parts(node["sensors"], _SENSOR, _SENSOR_POLICY, file, "sensors")
     node["actuators"] = _parts(node["actuators"], _ACTUATOR, (), file, "actuators")
+    for index, key in enumerate(node["update_keys"]):
+        if not isinstance(key, str) or len(key) != _KEY_DIGITS or key.strip(_HEX):
+            rule = "must be an Ed25519 public key, 64 hexadecimal digits"
+            raise NodeError(file, "update_keys[%d]" % index, rule)
     _no_pin_twice(node, file)
     for index, sensor in enumerate(node["sensors"]):
         _checked_by(Policy, sensor, file, "sensors[%d]" % index)

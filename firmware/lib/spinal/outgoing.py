@@ -12,13 +12,20 @@ if TYPE_CHECKING:
 
 TTL_MS = {
     "AfferentSignal": 10_000,
+    "ChunkRequest": 10_000,
+    "CrashReport": 86_400_000,
+    "DeviceHealth": 180_000,
+    "DeviceLog": 60_000,
     "EfferentReport": 3_600_000,
     "ReflexFire": 86_400_000,
     "ReflexReport": 60_000,
     "Ping": 10_000,
     "RejectEvent": 60_000,
+    "UpdateReport": 86_400_000,
 }
 """Lifetimes of events, as in schemas/topics.json."""
+
+_AT_LEAST_ONCE = {"ChunkRequest": "normal", "CrashReport": "critical", "UpdateReport": "control"}
 
 
 class Outgoing:
@@ -66,9 +73,16 @@ class Outgoing:
         topic = topics.reflex_report(self._device_id, reflex_id, action_id)
         self._event("ReflexReport", topic, payload, ticks_ms, "control", action_id)
 
+    def about_board(self, contract: str, payload: dict, ticks_ms: int) -> None:
+        """ChunkRequest, CrashReport, DeviceHealth, DeviceLog or UpdateReport."""
+        priority = _AT_LEAST_ONCE.get(contract)
+        data = self._envelope.build(contract, payload, ticks_ms, TTL_MS[contract])
+        topic = topics.about(self._device_id, contract)
+        self._put(topic, data, 1 if priority else 0, priority or "background")
+
     def ping(self, payload: dict, ticks_ms: int) -> None:
         """The question for the time."""
-        topic = topics.ping(self._device_id)
+        topic = topics.about(self._device_id, "Ping")
         data = self._made(self._envelope.build, ("Ping", payload, ticks_ms, TTL_MS["Ping"]))
         self._put(topic, data, 0, "control")
 

@@ -145,7 +145,10 @@ class Framer:
             legal = size == _FIXED_SIZES.get(kind, -1) or (kind == SUBACK and size > _SUBACK_HEAD)
         if not legal:
             raise LinkError("protocol", "packet %#x of %d bytes" % (self._head[0], size))
-        self._body = bytearray(self._have + size)
+        try:
+            self._body = bytearray(self._have + size)
+        except MemoryError:
+            raise LinkError("oversize", "no memory for a packet of %d bytes" % size) from None
         self._body[: self._have] = memoryview(self._head)[: self._have]
         self._close()
 

@@ -160,6 +160,15 @@ class Engine:
                 refused.append((payload.get("reflex_id", ""), error))
         return refused
 
+    def suspend(self, reflex_id: str, version: int) -> None:
+        """Keep one version of a rule from firing until it is configured anew: safe mode."""
+        rule = self._rules.get(reflex_id)
+        if rule is not None and rule.version == version:
+            rule.suspended = True
+            rule.live = False
+            text = "off since the board did not start well; configure a higher version"
+            rule.last_error = _error("safe_mode", text, "conflict")
+
     def rules(self) -> "list[dict[str, Any]]":
         """Return the payloads of all rules, for the store."""
         return [self._rules[name].payload for name in sorted(self._rules)]
@@ -224,7 +233,7 @@ class Engine:
         """
         changed = []
         for rule in self._by_priority:
-            if rule.expires_ms is not None and rule.payload["enabled"]:
+            if rule.expires_ms is not None and rule.payload["enabled"] and not rule.suspended:
                 live = unix_ms < rule.expires_ms
                 if live != rule.live:
                     rule.live = live

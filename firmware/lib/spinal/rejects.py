@@ -12,11 +12,12 @@ class Rejects:
     """Folds refusals by reason: one event at once, then one with a count for each window.
 
     window_ms: how long refusals of one reason are gathered. At most 8 reasons are told apart at a
-    time; `uncounted` counts what came beyond that.
+    time; `uncounted` counts what came beyond that, `total` all refusals since boot.
     """
 
     def __init__(self, window_ms: int = 5000) -> None:
         self.uncounted = 0
+        self.total = 0
         self._window_ms = window_ms
         self._open: dict = {}
 
@@ -33,6 +34,7 @@ class Rejects:
         data: bytes = b"",
     ) -> dict | None:
         """The payload to publish now, or None when it is folded into a later one."""
+        self.total += 1
         kind = self._open.get(code)
         if kind is not None:
             kind["count"] += 1

@@ -39,7 +39,8 @@ class Rule:
         self.hash = _digest(canonical)
         self.size = len(canonical.encode())
         self.live: bool = payload["enabled"]
-        """Whether it may fire: enabled and not expired."""
+        """Whether it may fire: enabled, not expired, not suspended."""
+        self.suspended = False
         self.priority: int = payload.get("priority", 0)
         self.expires_ms = unix_of(payload["expires_at"]) if "expires_at" in payload else None
         self.fires = 0

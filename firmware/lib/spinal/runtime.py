@@ -6,6 +6,7 @@ import os
 from spinal import compat, link, topics, wiring
 from spinal.board import Board
 from spinal.clock import Clock
+from spinal.contracts import MAX_BYTES, SCHEMAS
 from spinal.efferent import Ledger
 from spinal.envelope import Envelope, WireError, mark_historical
 from spinal.ids import MessageIds
@@ -18,6 +19,7 @@ from spinal.rulebook import RuleBook
 from spinal.sensing import Sensing
 from spinal.store import Store, StoreError
 from spinal.ticks import elapsed, later
+from spinal.upkeep import Upkeep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _OUTBOX_MESSAGES = 256
 _OUTBOX_LEAST = 4096
+_IN_USE = 14336
 _OUTBOX_MOST = 65536
 _LONGEST_WAIT_MS = 50
 _SECOND_MS = 1000
@@ -52,6 +55,8 @@ class Runtime:
         self.values: dict = {}
         self.store = Store(".", compat.fsync)
         self.boot = self._count_boot()
+        self.rejects = Rejects()
+        self.upkeep = Upkeep(self)
         self.clock = Clock()
         self._ids = MessageIds(os.urandom(10))
         self._envelope = Envelope(
@@ -60,10 +65,9 @@ class Runtime:
         self.outbox = Outbox(_OUTBOX_MESSAGES, _OUTBOX_LEAST, mark=mark_historical)
         self.outgoing = Outgoing(node, self._envelope, self.outbox)
         actuators = [wiring.declaration(actuator) for actuator in node["actuators"]]
-        self.ledger = Ledger(actuators, self._stored("ledger"))
+        self.ledger = Ledger(actuators, self.stored("ledger"))
         limits = {"sensors": [s["id"] for s in node["sensors"]], "actuators": actuators}
         self.engine = Engine(limits, self.clock)
-        self.rejects = Rejects()
         self._rulebook = RuleBook(self.store)
         self._restore_rules()
         self._inbound = Inbound(self)
@@ -81,13 +85,16 @@ class Runtime:
         self._second_at = self.ticks_ms
         self._states_due: dict = {}
         self._shed = 0
+        SCHEMAS.let_go()
         gc.collect()
-        # The loop collects each second; a burst in between must not scatter what stays. As much
-        # again may wait for the link: TLS, the rules to come and each message need the rest.
-        quarter = gc.mem_free() // 4
-        gc.threshold(quarter)
-        self.outbox.allow(max(_OUTBOX_LEAST, min(quarter, _OUTBOX_MOST)))
-        self.log("boot %d, %d bytes of heap free" % (self.boot, gc.mem_free()))
+        # The loop collects each second; a burst in between must not scatter what stays.
+        free = gc.mem_free()
+        gc.threshold(free // 4)
+        # A third of what TLS, the rules to come and the messages at hand do not need may wait.
+        self.outbox.allow(max(_OUTBOX_LEAST, min((free - _IN_USE) // 3, _OUTBOX_MOST)))
+        self.log(
+            "boot %d of %s, %d bytes of heap free" % (self.boot, self.upkeep.version, gc.mem_free())
+        )
 
     def run(self) -> None:
         """Sense, react, talk, for ever."""
@@ -95,8 +102,12 @@ class Runtime:
         self.store_ledger()
         # Until the first connection the link counts as lost: a boot state may not be for ever.
         self.ledger.link_lost(self.ticks_ms)
+        self.upkeep.start()
         while True:
+            began = compat.microseconds()
             self.step()
+            if self.upkeep.turn(compat.microseconds(began)):
+                continue
             wait = min(self._link.wait_ms(self.ticks_ms), self.ledger.wait_ms(self.ticks_ms))
             wait = min(wait, self._sensor_wait())
             item = self.outbox.next()
@@ -121,9 +132,11 @@ class Runtime:
             self.outbox.shrink()
             gc.collect()
 
-    def log(self, text: str) -> None:
-        """One line on the console."""
-        print("[%d] %s" % (self.ticks_ms, text))  # noqa: T201 - the console is a board's log
+    def log(self, text: str, level: str = "info") -> None:
+        """One line on the console; a warning or an error goes to the hub as well."""
+        line = "[%d] %s" % (self.ticks_ms, text)
+        print(line)  # noqa: T201 - the console is a board's log
+        self.upkeep.log(level, line)
 
     # Called by the parts.
 
@@ -136,7 +149,7 @@ class Runtime:
                     self.board.actuators[effect[1]].set(effect[2])
                 except OSError as error:
                     problem = "%s cannot be driven: %s" % (effect[1], error)
-                    self.log(problem)
+                    self.log(problem, "error")
         return problem
 
     def report(self, effects: list) -> None:
@@ -188,6 +201,14 @@ class Runtime:
         if payload is not None:
             self.outgoing.reject(payload, self.ticks_ms)
 
+    def stored(self, name: str) -> "Any":
+        """What the flash has under a name, None when nothing can be read."""
+        try:
+            return self.store.read(name)
+        except StoreError as error:
+            self.log("%s is lost: %s" % (name, error), "error")
+            return None
+
     def store_ledger(self) -> None:
         """Keep the ledger; returns once it is on the flash."""
         self.store.write("ledger", self.ledger.stored())
@@ -212,6 +233,11 @@ class Runtime:
             self._heard_at = self.ticks_ms
         self._patience_ms = self._first_patience()
 
+    @property
+    def linked(self) -> bool:
+        """Whether the broker can be talked to now."""
+        return self._link.state == link.UP
+
     # Called by the link.
 
     def link_will(self) -> tuple[str, bytes]:
@@ -233,7 +259,8 @@ class Runtime:
         self._heard_at = self.ticks_ms
         self._ping_at = self.ticks_ms
         self.outgoing.status("online", self._session, self.ticks_ms)
-        self.outgoing.info(wiring.birth(self.node), self.ticks_ms)
+        self.outgoing.info(wiring.birth(self.node, self.upkeep.version), self.ticks_ms)
+        self.upkeep.link_up()
         for rule in self.engine.rules():
             self._states_due[rule["reflex_id"]] = self.ticks_ms
         self.report(self.ledger.interrupted())
@@ -254,6 +281,7 @@ class Runtime:
     def link_acked(self, ticket: "Item") -> None:
         """The broker has the message."""
         self.outbox.acked(ticket)
+        self.upkeep.acked(ticket.topic)
 
     def _sense(self) -> None:
         due = False
@@ -309,13 +337,16 @@ class Runtime:
 
     def _each_second(self) -> None:
         self._second_at = later(self.ticks_ms, _SECOND_MS)
+        SCHEMAS.let_go()
         unix_ms = self.clock.unix_ms(self.ticks_ms)
         if unix_ms is not None:
             for reflex_id in self.engine.expire(unix_ms):
                 self.report_reflex(reflex_id)
         for payload in self.rejects.tick(self.clock.now(self.ticks_ms)[0], self.ticks_ms):
             self.outgoing.reject(payload, self.ticks_ms)
+        self.upkeep.each_second()
         gone = self.outbox.take_drops()
+        self.upkeep.dropped(gone)
         if self.outbox.dropped != self._shed:
             self._shed = self.outbox.dropped
             text = "will never come: sequence numbers " + str(gone)
@@ -337,24 +368,24 @@ class Runtime:
         return _PINGS_MISSED * self.node["ping_s"] * _SECOND_MS
 
     def _count_boot(self) -> int:
-        stored = self._stored("boot")
+        stored = self.stored("boot")
         boot = (stored["boot"] if stored else 0) + 1
         self.store.write("boot", {"boot": boot})
         return boot
-
-    def _stored(self, name: str) -> "Any":
-        try:
-            return self.store.read(name)
-        except StoreError as error:
-            self.log("%s is lost: %s" % (name, error))
-            return None
 
     def _restore_rules(self) -> None:
         rules, problems = self._rulebook.load()
         for reflex_id, error in self.engine.restore(rules):
             problems.append("%s: %s" % (reflex_id, error))
         for problem in problems:
-            self.log("a reflex is not restored: " + problem)
+            self.log("a reflex is not restored: " + problem, "error")
+        if self.upkeep.safe:
+            # One of them may be what the board does not get over; which one, nobody can tell.
+            suspended = {rule["reflex_id"]: rule["version"] for rule in rules}
+            self.store.write("suspended", suspended)
+            self.log("safe mode: %d reflexes are off" % len(suspended), "error")
+        for reflex_id, version in (self.stored("suspended") or {}).items():
+            self.engine.suspend(reflex_id, version)
 
     def _dialler(self) -> object:
         identity = self.node["identity"]
@@ -372,5 +403,5 @@ def _link_settings(node: dict) -> link.Settings:
         broker["host"],
         broker["port"],
         keepalive_s=node["keepalive_s"],
-        max_packet=4608,  # the largest message taken is 4096 bytes; topic and lengths come on top
+        max_packet=max(MAX_BYTES.values()) + 512,  # topic and lengths come on top of a message
     )

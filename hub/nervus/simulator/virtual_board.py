@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,4 +259,5 @@ def _copy_private(source: Path, target: Path) -> None:
 def _reset_cause(status: int) -> int:
     if status == _RESET_EXIT:
         return _HARD_RESET
-    return _POWER_ON if status < 0 else _WATCHDOG_RESET
+    # The watchdog is an alarm of the kernel's; a process that ends by itself has lost its way too.
+    return _POWER_ON if status < 0 and status != -signal.SIGALRM else _WATCHDOG_RESET

@@ -29,6 +29,7 @@ def main() -> None:
         status, problem = board.engine.configure(_rule(number), board.ticks_ms)
         if status != "applied":
             raise ValueError(f"rule {number}: {problem}")
+    board.upkeep.start()
     used = []
     for _ in range(_PARTS):
         for turn in range(cycles // _PARTS):

@@ -1,0 +1,209 @@
+"""What keeps a board well: watchdog, health, crash report, an update and its trial."""
+
+import gc
+import os
+import sys
+
+import machine
+
+from spinal import crash, wiring
+from spinal.health import Health
+from spinal.ticks import elapsed, later
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from slots import Slots
+    from spinal.runtime import Runtime
+    from spinal.update import Updates
+
+_SECOND_MS = 1000
+_MINUTE_MS = 60000
+_GOOD_AFTER_MS = 30000
+_LOGS_A_MINUTE = 10
+_LOG_TEXT = 512
+_LONGEST_WATCHDOG_MS = 8388  # what the RP2 takes
+_SMALLEST_PROBE = 512
+_OF_UPDATES = ("update", "ed25519", "sha512")
+_CAUSES = {
+    "PWRON_RESET": "power_on",
+    "HARD_RESET": "hard_reset",
+    "WDT_RESET": "watchdog",
+    "DEEPSLEEP_RESET": "deep_sleep",
+    "SOFT_RESET": "soft_reset",
+}
+
+
+class Upkeep:
+    """The parts of a board's program that are about the board itself.
+
+    safe: Whether too many boots before this one went wrong; no reflex runs then.
+    """
+
+    def __init__(self, board: "Runtime") -> None:
+        self._board = board
+        here = _slots(board)
+        self.safe = here.safe
+        self.version = here.version or wiring.FIRMWARE
+        self._updates: Updates | None = None
+        self._health = Health()
+        self._began = board.ticks_ms
+        self._good = False
+        self._health_at = later(board.ticks_ms, board.node["health_s"] * _SECOND_MS)
+        self._watchdog = None
+        self._crash = self._last_crash()
+        self._logs = 0
+        self._logs_from = board.ticks_ms
+        if here.trial or here.taken_back or _exists("update.txt"):
+            self._updates = _loaded(board, here, self.version)
+
+    def start(self) -> None:
+        """The loop begins; from now on it has to go on."""
+        limit_ms = self._board.node["watchdog_ms"]
+        try:
+            self._watchdog = machine.WDT(timeout=limit_ms)
+        except ValueError:  # the port takes no such long one
+            self._watchdog = machine.WDT(timeout=_LONGEST_WATCHDOG_MS)
+
+    def turn(self, microseconds: int) -> bool:
+        """A turn of the loop took so long; returns whether the next one should not wait."""
+        self._health.turn(microseconds)
+        return self._updates is not None and self._updates.step()
+
+    def each_second(self) -> None:
+        """Feed the watchdog, and see what is due."""
+        board = self._board
+        # Only here: a loop that does not come around any more is what it is for.
+        self._watchdog.feed()
+        if not self._good and elapsed(board.ticks_ms, self._began) >= _GOOD_AFTER_MS:
+            self._good = True
+            if _slots(board).good():
+                self.updates.tell(self.version, "probation", "succeeded", None)
+        if elapsed(board.ticks_ms, self._health_at) >= 0:
+            self._health_at = later(board.ticks_ms, board.node["health_s"] * _SECOND_MS)
+            self._report_health()
+        if self._updates is not None and self._updates.each_second():
+            self._updates = None
+            for name in _OF_UPDATES:
+                _forget(name)
+
+    def link_up(self) -> None:
+        """Say what happened while nobody listened."""
+        board = self._board
+        if self._crash is not None:
+            board.outgoing.about_board("CrashReport", self._crash, board.ticks_ms)
+        if self._updates is not None:
+            self._updates.link_up()
+
+    def acked(self, topic: str) -> None:
+        """The broker has a message; a crash that is told needs not be kept."""
+        if self._crash is not None and topic.endswith("/crash"):
+            self._crash = None
+            self._board.store.write(crash.RECORD, None)
+
+    def log(self, level: str, text: str) -> None:
+        """Note a line; send it when it is a warning or worse, at most ten a minute."""
+        board = self._board
+        crash.note(text)
+        if level == "info":
+            return
+        if elapsed(board.ticks_ms, self._logs_from) >= _MINUTE_MS:
+            self._logs, self._logs_from = 0, board.ticks_ms
+        self._logs += 1
+        if self._logs == _LOGS_A_MINUTE:
+            text = "more follows on the console; the last one told is: " + text
+        if self._logs <= _LOGS_A_MINUTE:
+            payload = {"level": level, "name": "board", "text": text[:_LOG_TEXT]}
+            board.outgoing.about_board("DeviceLog", payload, board.ticks_ms)
+
+    @property
+    def updates(self) -> "Updates":
+        """What takes an application; loaded when it is first asked for."""
+        if self._updates is None:
+            self._updates = _loaded(self._board, _slots(self._board), self.version)
+        return self._updates
+
+    def chunk(self, payload: dict) -> None:
+        """A piece of the application that is being taken."""
+        if self._updates is not None:
+            self._updates.chunk(payload)
+
+    def dropped(self, ranges: list) -> None:
+        """Messages the outbox shed."""
+        self._health.dropped(ranges)
+
+    def _last_crash(self) -> dict | None:
+        kept = self._board.stored(crash.RECORD)
+        if kept is None and _cause() == "watchdog":
+            return crash.record("watchdog: the loop stood still", "", self._board.boot - 1)
+        return kept
+
+    def _report_health(self) -> None:
+        board = self._board
+        loop_p99, drops = self._health.take()
+        payload = {
+            "uptime": elapsed(board.ticks_ms, self._began) // _SECOND_MS,
+            "heap_free": gc.mem_free(),
+            "heap_largest": _largest_block(),
+            "loop_p99": loop_p99,
+            "reset_cause": _cause(),
+            "drops": drops,
+            "rejects": board.rejects.total,
+        }
+        rssi = board.board.rssi()
+        if rssi is not None:
+            payload["rssi"] = rssi
+        board.outgoing.about_board("DeviceHealth", payload, board.ticks_ms)
+
+
+def _loaded(board: "Runtime", here: "Slots", version: str) -> "Updates":
+    # Only now: most boots need none of it, and it takes 14 KiB of the heap.
+    from spinal.update import Updates  # noqa: PLC0415
+
+    return Updates(board, here, version)
+
+
+def _exists(name: str) -> bool:
+    try:
+        os.stat(name)
+    except OSError:
+        return False
+    return True
+
+
+def _forget(name: str) -> None:
+    """Let go of a module of this package. Its parent knows it too, not only `sys.modules`."""
+    if sys.modules.pop("spinal." + name, None) is not None:
+        delattr(sys.modules["spinal"], name)
+
+
+def _slots(board: "Runtime") -> "Slots":
+    """The slots as this boot left them, then as the flash has them; 3 KiB are not kept for it."""
+    import slots  # noqa: PLC0415 - as above
+
+    here = slots.here or slots.Slots(board.store)
+    del sys.modules["slots"]
+    return here
+
+
+def _cause() -> str:
+    cause = machine.reset_cause()
+    for name, told in _CAUSES.items():
+        if getattr(machine, name, None) == cause:
+            return told
+    return "unknown"
+
+
+def _largest_block() -> int:
+    """The largest block that can be had, to a sixteenth; asks with the collector held still."""
+    gc.collect()
+    gc.disable()
+    low, high = 0, gc.mem_free()
+    while high - low > max(_SMALLEST_PROBE, high >> 4):
+        middle = (low + high) // 2
+        try:
+            bytearray(middle)
+            low = middle
+        except MemoryError:
+            high = middle
+    gc.enable()
+    return low

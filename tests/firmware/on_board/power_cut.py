@@ -1,0 +1,158 @@
+"""Cuts the power of a board at every write to its flash; runs on MicroPython.
+
+A RAM disk under littlefs or FAT records each block written. What a cut leaves is the disk as it was
+before, with the first N writes done and, when torn, half of the next. Each such disk is mounted
+anew and must hold the old application or the new one, whole.
+"""
+
+import os
+import sys
+import vfs
+from binascii import hexlify
+from hashlib import sha256
+from json import loads
+
+from slots import Slots
+from spinal.store import Store
+from spinal.update import Update
+
+BLOCK = 512
+BLOCKS = 160
+MOUNT = "/flash"
+
+
+class Disk:
+    """A RAM disk that notes its writes."""
+
+    def __init__(self, data):
+        self.data = data
+        self.writes = None
+
+    def readblocks(self, block, buffer, offset=0):
+        start = block * BLOCK + offset
+        buffer[:] = self.data[start : start + len(buffer)]
+
+    def writeblocks(self, block, buffer, offset=0):
+        start = block * BLOCK + offset
+        self.data[start : start + len(buffer)] = buffer
+        if self.writes is not None:
+            self.writes.append((start, bytes(buffer)))
+
+    def ioctl(self, request, _argument):
+        return {4: BLOCKS, 5: BLOCK, 6: 0}.get(request, 0)
+
+
+def after_cut(before, writes, count, torn):
+    """The disk with so many writes done and, when torn, half of the next one."""
+    data = bytearray(before)
+    for start, written in writes[:count]:
+        data[start : start + len(written)] = written
+    if torn:
+        start, written = writes[count]
+        half = len(written) // 2
+        data[start : start + half] = written[:half]
+    return data
+
+
+def mounted(kind, data):
+    disk = Disk(data)
+    vfs.mount(kind(disk), MOUNT)
+    os.chdir(MOUNT)
+    return disk
+
+
+def unmount():
+    os.chdir("/")
+    vfs.umount(MOUNT)
+
+
+class Run:
+    """An update on the mounted disk, answered from `chunks`."""
+
+    def __init__(self, order):
+        self.order = order
+        self.asked = []
+        self.slots = Slots(Store("."))
+        running = self.slots.version or "1.0.0"
+        self.update = Update(self.slots, [order["key"]], running, self._tell, self._ask)
+
+    def finish(self):
+        self.update.offer(self.order["offer"])
+        for now in range(6000):
+            self.update.step(now, linked=True)
+            while self.asked:
+                path, offset = self.asked.pop()
+                data = self.order["chunks"][f"{path} {offset}"]
+                chunk = {"version": self.order["offer"]["version"], "path": path}
+                chunk["offset"], chunk["data"] = offset, data
+                self.update.chunk(chunk)
+            if self.update.installed:
+                return
+        raise AssertionError("the update does not end")
+
+    def _tell(self, *report):
+        self.told = report
+
+    def _ask(self, _version, path, offset):
+        self.asked.append((path, offset))
+
+
+def whole(order, slots):
+    """The version that would start, its files checked to the byte."""
+    if slots.version == order["offer"]["version"]:
+        for file in order["offer"]["files"]:
+            with open(slots.slot + "/" + file["path"], "rb") as source:
+                assert hexlify(sha256(source.read()).digest()).decode() == file["sha256"]
+    else:
+        assert slots.version == "1.0.5", slots.version
+        with open(slots.slot + "/app.py", "rb") as source:
+            assert source.read() == b"the old one"
+    return slots.version
+
+
+def old_application():
+    """On the flash 1.0.5 came by update and is good; slot-b has rests of something older."""
+    slots = Slots(Store("."))
+    os.mkdir("slot-a")
+    with open("slot-a/app.py", "wb") as file:
+        file.write(b"the old one")
+    slots.install("1.0.5")
+    slots.count_boot()
+    slots.good()
+    os.mkdir("slot-b")
+    with open("slot-b/rest.py", "wb") as file:
+        file.write(b"of an older one")
+
+
+def main(kind_name, order):
+    kind = getattr(vfs, kind_name)
+    disk = Disk(bytearray(BLOCKS * BLOCK))
+    kind.mkfs(disk)
+    mounted(kind, disk.data)
+    old_application()
+    unmount()
+    before = bytes(disk.data)
+    disk = mounted(kind, disk.data)
+    disk.writes = []
+    Run(order).finish()
+    unmount()
+    seen = {}
+    count = len(disk.writes)
+    for position in range(count + 1):
+        for torn in (False, True):
+            if torn and position == count:
+                continue
+            data = after_cut(before, disk.writes, position, torn)
+            mounted(kind, data)
+            slots = Slots(Store("."))
+            version = whole(order, slots)
+            seen[version] = seen.get(version, 0) + 1
+            if position % order["every"] == 0 and version == "1.0.5":
+                Run(order).finish()
+                assert whole(order, Slots(Store("."))) == order["offer"]["version"]
+            unmount()
+    print(kind_name, count, sorted(seen.items()))
+
+
+with open(sys.argv[2]) as given:
+    main(sys.argv[1], loads(given.read()))

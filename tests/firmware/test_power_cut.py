@@ -1,0 +1,40 @@
+"""The power goes at every write of an update, clean and torn, on the file systems boards have."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from firmware.rigs import CHECKOUT
+from firmware.update_pack import CHUNK, KEY, Pack
+
+SCRIPT = Path(__file__).parent / "on_board" / "power_cut.py"
+MICROPYTHON = CHECKOUT / ".tools" / "micropython" / "micropython"
+NEW = Pack("1.1.0", {"spinal/runtime.mpy": bytes(range(200)), "app.py": b"new" * 40})
+
+
+@pytest.mark.parametrize("kind", ["VfsLfs2", "VfsFat"])
+def test_a_cut_at_any_write_of_an_update_leaves_the_old_or_the_new(
+    kind: str, tmp_path: Path
+) -> None:
+    chunks = {
+        f"{path} {offset}": NEW.chunk(path, offset)["data"]
+        for path, data in NEW.files.items()
+        for offset in range(0, len(data), CHUNK)
+    }
+    order = {"offer": NEW.offer(), "key": KEY, "chunks": chunks, "every": 25}
+    (tmp_path / "order.json").write_text(json.dumps(order))
+    run = subprocess.run(
+        [MICROPYTHON, "-X", "heapsize=4m", SCRIPT, kind, tmp_path / "order.json"],
+        env={**os.environ, "MICROPYPATH": f"{CHECKOUT / 'firmware' / 'lib'}:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-500:] + run.stderr[-2000:]
+    # Both were seen: cuts before the record of the slot is changed, and after it.
+    assert "('1.0.5', " in run.stdout
+    assert "('1.1.0', " in run.stdout
