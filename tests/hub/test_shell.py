@@ -24,6 +24,7 @@ from nervus.bus import (
     Start,
     subscriptions,
 )
+from nervus.bus.errors import ClockSetBackError
 from nervus.bus.journal_file import Refused, Took
 from nervus.wire import (
     Accepted,
@@ -337,6 +338,18 @@ async def test_the_core_is_ticked_and_its_time_never_runs_backwards(broker: Plai
             await asyncio.sleep(0.12)
         await within(lambda: core.ticks >= 3)
     assert core.times == sorted(core.times)
+
+
+async def test_a_clock_set_far_back_ends_the_shell_instead_of_freezing_its_core(
+    broker: PlainBroker,
+) -> None:
+    core = Recorder()
+    async with Stand(broker, core) as stand:
+        await within(lambda: core.ticks > 0)
+        stand.now_ms = NOW_MS - 600_000
+        assert stand.task is not None
+        with pytest.raises(ClockSetBackError, match="set back by 600 s"):
+            await asyncio.wait_for(stand.task, 8)
 
 
 async def test_a_tick_comes_at_least_every_50_ms(broker: PlainBroker) -> None:

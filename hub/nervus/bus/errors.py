@@ -11,6 +11,10 @@ class MalformedPacketError(NervusError):
     """The broker sent what is not MQTT 5, or more than a packet may have."""
 
 
+class ClockSetBackError(NervusError):
+    """The wall clock went back further than a part waits for it."""
+
+
 class SubscriptionRefusedError(NervusError):
     """The broker refused a subscription the part cannot work without."""
 

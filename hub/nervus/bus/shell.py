@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, Never, Protocol
 
-from nervus.bus.errors import OfferTimeoutError, PublishDeniedError, PublishError
+from nervus.bus.errors import ClockSetBackError, OfferTimeoutError, PublishDeniedError, PublishError
 from nervus.bus.failure import first_failure
 from nervus.bus.journal import Journal
 from nervus.bus.ledger import Ledger, Retained
@@ -22,6 +22,7 @@ from nervus.wire import Connected, Guard, Packet, Publish, Rejected, RejectLane,
 from nervus.wire.topic_parser import parse
 
 TICK_MS: Final = 50
+CLOCK_BACK_MS: Final = 10_000
 _LOG: Final = logging.getLogger(__name__)
 _BATCH: Final = 64
 
@@ -90,7 +91,8 @@ class Shell:
         journal: Records every input, and a digest of what came of it.
         store: Keeps the ledger of retained states and this part's rejects; its schema includes
             `KEPT`. Without one neither survives the process.
-        clock: Unix milliseconds; may jump, the core's time does not run backwards.
+        clock: Unix milliseconds; may jump, the core's time does not run backwards. Set back by more
+            than `CLOCK_BACK_MS` it ends the shell.
     """
 
     inbox_limit: ClassVar[int] = 8_192
@@ -216,6 +218,7 @@ class Shell:
                     await self._arrived.wait()
             self._arrived.clear()
             await self._drain()
+            self._check_clock()
             self._tick_if_due(self._time())
 
     async def _drain(self) -> None:
@@ -409,6 +412,17 @@ class Shell:
                 self._reject_own(denied(publish))
         elif publish.qos and self._confirmed is not None:
             self._confirmed(publish)
+
+    def _check_clock(self) -> None:
+        # A core's time stands still until the clock has caught up: no window would close, no gate
+        # expire. Whoever supervises the part starts it anew, in the new time.
+        back_ms = self._now_ms - self._clock()
+        if back_ms > CLOCK_BACK_MS:
+            raise ClockSetBackError(
+                f"the clock was set back by {back_ms / 1000:.0f} s",
+                where="system clock",
+                hint="parts start anew in the new time; run `nervus doctor` if it happens again",
+            )
 
     def _time(self) -> int:
         self._now_ms = max(self._now_ms, self._clock())
