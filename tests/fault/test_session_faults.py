@@ -4,8 +4,10 @@ import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
+import aiomqtt
 import pytest
 
 from hub.plain_broker import PlainBroker, running, within
@@ -164,6 +166,9 @@ async def test_a_second_client_of_the_same_identity_does_not_end_the_first_for_g
 ) -> None:
     first = Session("part", "core", broker.address, limits=QUICK)
     async with running(first):
-        async with running(Session("part", "core", broker.address, limits=QUICK)):
-            await within(lambda: first.counters.failures > 0)
+        # It does not come back as a session would: the two would throw each other off for ever.
+        second = aiomqtt.Client("127.0.0.1", broker.address.port, identifier="part")
+        with suppress(aiomqtt.MqttError):
+            async with second:
+                await within(lambda: first.counters.failures > 0)
         await within(lambda: first.connected)

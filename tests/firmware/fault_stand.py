@@ -134,9 +134,10 @@ FAULTS = (
 )
 # Each of these ends the link, for this reason.
 REASONS = {
-    "black_hole": {"ping_timeout", "puback_timeout"},
+    # Three pings without an answer take as long as one and a half keepalives here.
+    "black_hole": {"ping_timeout", "puback_timeout", "no_pong"},
     "reset": {"io", "closed_by_broker"},
-    "half_open": {"ping_timeout", "puback_timeout"},
+    "half_open": {"ping_timeout", "puback_timeout", "no_pong"},
     "hostile_mebibyte": {"oversize"},
     "claim_of_200_megabytes": {"oversize"},
 }

@@ -69,6 +69,8 @@ FEWEST = {
         "afferent CBOR bytes": 3,
         "size": 1,
         "qos1 publishes": 50,
+        "reflex hostile": 20,
+        "heap drift": 100,
         "heap 128k rom 8+4": 0,
         "heap 192k rom 8+8": 1,
         "heap 192k ram 8+8": 1,

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 from generator.cbor import camel, envelope_keys
 from generator.schemas import Schema, SchemaError, Schemas

@@ -233,7 +233,7 @@ class Reliable:
             self._registry.remove_status(device_id)
         elif event.address.spec.name == "device_info":
             self._registry.remove_info(device_id)
-        elif event.address.spec.name == "reflex_state":
+        else:  # the third retained state that it takes: reflex_state
             self._desk.state_removed((device_id, event.address.levels["reflex_id"]), now_ms)
 
     def _born(self, device_id: str, now_ms: int) -> list[Effect]:
