@@ -49,7 +49,7 @@ STAGES: tuple[Stage, ...] = (
             (_TOOL + "mypy", "tools/checks", "tests/plugins"),
             (_TOOL + "mypy", "tools/generator"),
             # on_board/ runs on MicroPython, with modules that CPython does not have
-            (_TOOL + "mypy", "--exclude", "on_board", "tools/benchmarks"),
+            (_TOOL + "mypy", "--exclude", "on_board", "tools/benchmarks", "tools/soaks"),
             (_PYTHON, "tools/checks/firmware_types.py"),
         ),
     ),
