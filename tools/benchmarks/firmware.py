@@ -56,7 +56,8 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
         rows.append(await _drift(hub, _QUICK_CYCLES if quick else _CYCLES))
         for form, heap, doors, lamps, goal in _HEAPS:
             tell(f"free heap of {heap}, modules in {form}")
-            rows.append(await _free(hub, form, heap, (doors, lamps), goal))
+            parts = doors, lamps
+            rows.append(await _free(hub, form, heap, parts, goal, 1 if quick else _RECONNECTS))
         return await reflexes.measure(hub, quick, tell) + rows
 
 
@@ -106,7 +107,9 @@ async def _publishes(hub: House, count: int) -> Row:
     return Row("qos1 publishes", what, "messages/s", rate, count, (Goal("≥", 5_000, "rate"),))
 
 
-async def _free(hub: House, form: Form, heap: str, parts: tuple[int, int], goal: float) -> Row:
+async def _free(
+    hub: House, form: Form, heap: str, parts: tuple[int, int], goal: float, reconnects: int
+) -> Row:
     """Free heap when connected, with a rule for each sensor; 0 when it does not come up."""
     doors, lamps = parts
     stand = Stand(hub, reflexes.DEVICE, reflexes.ROOM)
@@ -120,7 +123,7 @@ async def _free(hub: House, form: Form, heap: str, parts: tuple[int, int], goal:
                 await stand.synced()
                 for number in range(doors):
                     await stand.configure(reflexes.rule(number, lamps))
-                for _ in range(_RECONNECTS):
+                for _ in range(reconnects):
                     board.set_wifi(False)
                     await asyncio.sleep(_SETTLE_S / 10)
                     board.set_wifi(True)
@@ -137,7 +140,7 @@ async def _free(hub: House, form: Form, heap: str, parts: tuple[int, int], goal:
         free, total = int(lines[-1][-2]), int(lines[-1][-1])
     values = {"free": 100 * free / total, "restarts": restarts}
     goals = (Goal("≥", goal, "free"), Goal("≤", 0.0, "restarts"))
-    what = f"heap free after {1 + _RECONNECTS} connects, heapsize {heap}, modules in {form}"
+    what = f"heap free after {1 + reconnects} connects, heapsize {heap}, modules in {form}"
     name = f"heap {heap} {form} {doors}+{lamps}"
     return Row(name, what, "%", values, len(lines), goals, note)
 
