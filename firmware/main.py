@@ -22,7 +22,7 @@ except Exception as error:  # noqa: BLE001 - kept, told to the hub, then the boa
     if type(error).__name__ == "NodeError":
         import slots
 
-        if not slots.here.trial:
+        if slots.here is None or not slots.here.trial:
             # A wrong node file does not get right by a restart: the board is left at its prompt.
             sys.exit()
     try:

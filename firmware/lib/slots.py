@@ -17,7 +17,7 @@ _RECORD = "slots"
 _NEW = {"slot": FLASHED, "version": "", "trial": False, "bad": 0, "before": ["", ""], "refused": ""}
 
 
-here = None
+here: "Slots | None" = None
 """The slots of this board once it has booted."""
 
 

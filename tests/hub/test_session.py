@@ -115,7 +115,9 @@ async def test_qos_0_beyond_the_bound_is_dropped_and_counted(broker: PlainBroker
     session = reading(broker, reader, Limits(incoming=8, receive_maximum=4))
     async with running(session, writer):
         reader.go.clear()
-        for n in range(50):
+        await writer.publish("t/x", b"0")
+        await within(lambda: reader.texts == ["0"])
+        for n in range(1, 50):
             await writer.publish("t/x", b"%d" % n)
         await within(lambda: session.counters.received == 50)
         # One is being handled, four wait, four places are kept for QoS 1.

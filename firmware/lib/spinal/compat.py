@@ -41,7 +41,8 @@ if MICROPYTHON:
 
     def microseconds(since: int = 0) -> int:
         """A count of microseconds, or how many went by since an earlier one."""
-        return time.ticks_diff(time.ticks_us(), since) if since else time.ticks_us()
+        now: "Any" = time.ticks_us()
+        return time.ticks_diff(now, since) if since else now
 
     def trace(error: Exception) -> str:
         """The stack trace of an exception."""
@@ -50,7 +51,7 @@ if MICROPYTHON:
         return text.getvalue()
 
 else:
-    import traceback
+    import traceback  # type: ignore[import-not-found] # CPython's
 
     def fsync(file: "Any") -> None:
         """Return once the file is on the medium."""
@@ -62,7 +63,7 @@ else:
 
     def microseconds(since: int = 0) -> int:
         """A count of microseconds, or how many went by since an earlier one."""
-        return time.monotonic_ns() // 1000 - since
+        return time.monotonic_ns() // 1000 - since  # type: ignore[attr-defined] # CPython's
 
     def trace(error: Exception) -> str:
         """The stack trace of an exception."""

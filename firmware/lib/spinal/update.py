@@ -19,6 +19,7 @@ from spinal.ticks import elapsed, later
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from typing import Any
 
     from slots import Slots
     from spinal.runtime import Runtime
@@ -69,11 +70,11 @@ class Update:
         self._running = running
         self._tell = tell
         self._ask = ask
-        self._work = None
+        self._work: Any = None
         self._version = ""
         self._chunk_size = 0
-        self._wanted = None  # path, offset and length of the chunk that is waited for
-        self._data = None
+        self._wanted: Any = None  # path, offset and length of the chunk that is waited for
+        self._data: bytes | None = None
         self._ask_at = 0
         self._asked = 0
         if _exists(MANIFEST):
@@ -314,7 +315,7 @@ class Updates:
         """Report to the hub."""
         board = self._board
         board.log("update %s: %s %s %s" % (version, stage, status, error or ""))
-        payload = {"version": version, "stage": stage, "status": status}
+        payload: dict = {"version": version, "stage": stage, "status": status}
         if error is not None:
             payload["error"] = error
         board.outgoing.about_board("UpdateReport", payload, board.ticks_ms)
@@ -345,7 +346,7 @@ def _read_manifest() -> "Generator[None, None, tuple]":
     """Returns version, chunk size, count, digest and signature; UpdateError for a torn one."""
     digest = hashlib.sha256()
     signature = ""
-    head = None
+    head: list = []
     count = -1
     with open(MANIFEST) as file:
         for line in file:
@@ -356,7 +357,7 @@ def _read_manifest() -> "Generator[None, None, tuple]":
             else:
                 signature = line.strip()
             yield
-    whole = head is not None and len(head) == _HEAD_FIELDS and int(head[2]) == count
+    whole = len(head) == _HEAD_FIELDS and int(head[2]) == count
     if len(signature) != 2 * SIGNATURE_BYTES or not whole:
         raise UpdateError("offer", "torn", "the kept offer is torn; offer it again")
     return head[0], int(head[1]), count, digest.digest(), unhexlify(signature)

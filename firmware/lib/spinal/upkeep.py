@@ -12,6 +12,8 @@ from spinal.ticks import elapsed, later
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from slots import Slots
     from spinal.runtime import Runtime
     from spinal.update import Updates
@@ -49,7 +51,7 @@ class Upkeep:
         self._began = board.ticks_ms
         self._good = False
         self._health_at = later(board.ticks_ms, board.node["health_s"] * _SECOND_MS)
-        self._watchdog = None
+        self._watchdog: Any = None
         self._crash = self._last_crash()
         self._logs = 0
         self._logs_from = board.ticks_ms
