@@ -179,7 +179,8 @@ async def _script(name: str, *arguments: str, flash: Path | None = None) -> Any:
 
 
 async def _printed(name: str, arguments: tuple[str, ...], control: int, flash: Path | None) -> Any:
-    toolchain = replace(Toolchain.locate(), form="ram")
+    # A roomy heap: what takes how much is asked here, and how little is enough by the heap rows.
+    toolchain = replace(Toolchain.locate(), form="ram", heap="256k")
     command = [*toolchain.command(_ON_BOARD / name), *arguments]
     process = await asyncio.create_subprocess_exec(
         *command,
