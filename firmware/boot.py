@@ -11,4 +11,4 @@ import slots
 gc.threshold(4096)
 print("reset cause", machine.reset_cause())  # noqa: T201 - the console is a board's log
 slots.enter()
-del slots  # its 3 KiB are free again once the program has read it
+del slots  # its heap is free again once the program has read it

@@ -57,7 +57,7 @@ class _Schemas:
         return self._schema
 
     def let_go(self) -> None:
-        """Keep none: the largest takes 5 KiB."""
+        """Keep none: the largest takes kilobytes of a small heap."""
         self._name = ""
         self._schema = {}
 
@@ -261,7 +261,7 @@ def _builder(topic: dict[str, Any]) -> str:
 
 
 def _about(templates: dict[str, str]) -> str:
-    """One builder for what a board says of itself: each of its own would cost it 400 bytes."""
+    """One builder for what a board says of itself: each of its own costs a board heap."""
     rows = "".join(f'    "{name}": "{text[len(ABOUT) :]}",\n' for name, text in templates.items())
     return (
         f"\n\n_ABOUT = {{\n{rows}}}\n\n\n"

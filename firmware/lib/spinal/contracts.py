@@ -75,7 +75,7 @@ class _Schemas:
         return self._schema
 
     def let_go(self) -> None:
-        """Keep none: the largest takes 5 KiB."""
+        """Keep none: the largest takes kilobytes of a small heap."""
         self._name = ""
         self._schema = {}
 

@@ -158,7 +158,7 @@ class Upkeep:
 
 
 def _loaded(board: "Runtime", here: "Slots", version: str) -> "Updates":
-    # Only now: most boots need none of it, and it takes 14 KiB of the heap.
+    # Only now: most boots need none of it, and its heap is wanted elsewhere.
     from spinal.update import Updates  # noqa: PLC0415
 
     return Updates(board, here, version)
@@ -179,7 +179,7 @@ def _forget(name: str) -> None:
 
 
 def _slots(board: "Runtime") -> "Slots":
-    """The slots as this boot left them, then as the flash has them; 3 KiB are not kept for it."""
+    """The slots as this boot left them, then as the flash has them; no heap is kept for it."""
     import slots  # noqa: PLC0415 - as above
 
     here = slots.here or slots.Slots(board.store)
