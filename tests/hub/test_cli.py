@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nervus.about import NAME, VERSION
+from nervus.cli.app import COMMANDS, _loaded
 from nervus.runtime.doctor import examine
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority
@@ -46,6 +47,26 @@ def test_every_command_has_help(command: str) -> None:
     assert "--state" in result.stdout
     if command != "identity list":
         assert f"nervus {command}" in result.stdout.partition("Examples")[2]
+
+
+def test_the_list_of_commands_says_of_each_what_its_own_help_begins_with() -> None:
+    listed = nervus("--help").stdout
+    for name, (_, line) in COMMANDS.items():
+        assert re.search(rf"│ {name} +{re.escape(line)} ", listed)
+        assert " ".join(_loaded(name).help.partition("\n\n")[0].split()) == line
+
+
+def test_the_list_of_commands_waits_for_nothing_that_only_one_of_them_needs() -> None:
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "nervus", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+    assert "nervus.cli.app" in imported
+    assert imported.isdisjoint({"asyncio", "cryptography", "pydantic", "sqlite3", "nervus.wire"})
 
 
 @pytest.mark.parametrize(

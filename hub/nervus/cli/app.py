@@ -1,16 +1,77 @@
-"""The command tree, and how an expected error reaches the person at the terminal."""
+"""The command tree, and how an expected error reaches the person at the terminal.
+
+A command's module is imported when it is called: what one command needs, another need not wait for.
+"""
 
 import sys
-from typing import Final
+from importlib import import_module
+from typing import Any, Final
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from nervus.about import NAME, TAGLINE, VERSION
-from nervus.cli import clean, doctor, history, identity, rejects, replay, status, system
 from nervus.errors import NervusError
 
+COMMANDS: Final = {
+    "up": (
+        "nervus.cli.system:up",
+        "Start brokers and services, and keep them running until Ctrl-C.",
+    ),
+    "run": (
+        "nervus.cli.system:run",
+        "Run services in the foreground, beside brokers that are up.",
+    ),
+    "status": (
+        "nervus.cli.status:status",
+        "Show brokers and services, how long they run and how often they were restarted.",
+    ),
+    "rejects": (
+        "nervus.cli.rejects:rejects",
+        "Show what was refused: how often for each reason, and the last ones in full.",
+    ),
+    "clean": (
+        "nervus.cli.clean:clean",
+        "Show what the brokers retain that nobody stands for, or erase it.",
+    ),
+    "history": (
+        "nervus.cli.history:history",
+        "Show what went over the core plane, in the order it was recorded.",
+    ),
+    "replay": (
+        "nervus.cli.replay:replay",
+        (
+            "Run what was recorded again: as it was, or also with other settings, "
+            "and show the difference."
+        ),
+    ),
+    "doctor": (
+        "nervus.cli.doctor:doctor",
+        "Check programs, settings, ports, certificates, permissions, disk, clock and brokers.",
+    ),
+    "demo": (
+        "nervus.demo:command",
+        "Watch a simulated house: real firmware, real brokers, live view.",
+    ),
+    "identity": (
+        "nervus.cli.identity:app",
+        "Issue and revoke certificates, list who takes part.",
+    ),
+}
+"""Where each command is, and the first line of its own help."""
+
+
+class _Commands(TyperGroup):
+    """Knows of each command no more than its line of help, until one is called."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _loaded(name) if name in COMMANDS else command, rest
+
+
 app: Final = typer.Typer(
+    cls=_Commands,
     help=f"{NAME}: {TAGLINE}",
     epilog="First steps: nervus doctor, then nervus up, then nervus status in another terminal.",
     no_args_is_help=True,
@@ -19,34 +80,20 @@ app: Final = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("up")(system.up)
-app.command("run")(system.run)
-app.command("status")(status.status)
-app.command("rejects")(rejects.rejects)
-app.command("clean")(clean.clean)
-app.command("history")(history.history)
-app.command("replay")(replay.replay)
-app.command("doctor")(doctor.doctor)
-app.add_typer(identity.app, name="identity")
+
+
+def _not_loaded() -> None:
+    raise AssertionError("the command itself is called")
+
+
+for _name, (_, _line) in COMMANDS.items():
+    app.command(_name, help=_line)(_not_loaded)
 
 
 @app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"{NAME} {VERSION}")
-
-
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def demo(context: typer.Context) -> None:
-    """Watch a simulated house: real firmware, real brokers, live view."""
-    from nervus.demo import command  # noqa: PLC0415  heavy, and no other command needs it
-
-    commands = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    commands.command()(command)
-    commands(context.args, prog_name="nervus demo")
 
 
 def main() -> None:
@@ -56,6 +103,17 @@ def main() -> None:
     except NervusError as error:
         _explain(error)
         sys.exit(error.exit_code)
+
+
+def _loaded(name: str) -> Any:
+    """Return a command itself."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        alone.command(name)(found)
+        found = alone
+    return typer.main.get_command(found)
 
 
 def _explain(error: NervusError) -> None:

@@ -37,7 +37,9 @@ def command(
         typer.Option(help="Keep brokers, stores and boards in this folder, to look into or join."),
     ] = None,
 ) -> None:
-    """Watch a simulated house: three boards sense, reflex, report, are gated and commanded.
+    """Watch a simulated house: real firmware, real brokers, live view.
+
+    Three boards sense, reflex, report, are gated and commanded.
 
     [bold]Examples[/bold]
 
