@@ -1,10 +1,12 @@
 """Stands between a session and a real broker, and changes what the broker answers.
 
 mosquitto refuses only for some of the reasons MQTT 5 knows. Here the real broker's own packets get
-another reason code on their way, or one of its kind is put in, so that a session meets each.
+another reason code on their way, or one of its kind is put in, so that a session meets each. It may
+also take what the session sends as slowly as one byte a second.
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -39,14 +41,31 @@ def disconnect(code: int) -> bytes:
 
 
 class BendingProxy:
-    """A listener before a broker; `bend` may change while it runs."""
+    """A listener before a broker; `bend` and `slow` may change while it runs.
+
+    While `slow` is set, one byte a second of each connection goes on to the broker.
+    """
 
     def __init__(self, broker: BrokerAddress) -> None:
         self._broker = broker
         self._links: set[asyncio.StreamWriter] = set()
         self.bend: Bend = lambda _, packet: packet
         self.connections = 0
+        self._fast = asyncio.Event()
+        self._fast.set()
         self.address = broker
+
+    @property
+    def slow(self) -> bool:
+        """Whether it takes but a byte a second."""
+        return not self._fast.is_set()
+
+    @slow.setter
+    def slow(self, slow: bool) -> None:
+        if slow:
+            self._fast.clear()
+        else:
+            self._fast.set()
 
     def say(self, packet: bytes) -> None:
         """Put a packet of the broker in, and end the connections behind it."""
@@ -61,7 +80,7 @@ class BendingProxy:
                 self._broker.host, self._broker.port
             )
             self._links.add(writer)
-            upward = asyncio.create_task(_pump(reader, up_writer))
+            upward = asyncio.create_task(self._pump(reader, up_writer))
             try:
                 while True:
                     packet = await _packet(up_reader)
@@ -77,13 +96,26 @@ class BendingProxy:
                 up_writer.close()
         writer.close()
 
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 if self.slow else 65_536):
+                writer.write(data)
+                await writer.drain()
+                if self.slow:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._fast.wait(), 1)
+            writer.close()
+
 
 @asynccontextmanager
 async def bending(broker: BrokerAddress) -> AsyncIterator[BendingProxy]:
     """Run a proxy before a broker until the block ends."""
     proxy = BendingProxy(broker)
-    server = await asyncio.start_server(proxy._serve, "127.0.0.1", 0)
-    proxy.address = BrokerAddress("127.0.0.1", server.sockets[0].getsockname()[1])
+    listener = socket.create_server(("127.0.0.1", 0))
+    # What it is slow to take waits with whoever sent it, not in the machine between them.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    server = await asyncio.start_server(proxy._serve, sock=listener, limit=1_024)
+    proxy.address = BrokerAddress("127.0.0.1", listener.getsockname()[1])
     try:
         yield proxy
     finally:
@@ -100,11 +132,3 @@ async def _packet(reader: asyncio.StreamReader) -> bytes:
         shift += 7
         if not byte[0] & 0x80:
             return head + await reader.readexactly(length)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()

@@ -8,9 +8,19 @@ from typing import Any
 
 import pytest
 
+from fault.bending_proxy import bending
 from hub.plain_broker import PlainBroker, running, within
 from hub.test_shell import driver
-from nervus.bus import Filter, Limits, Outgoing, PublishError, Session, Shell, subscriptions
+from nervus.bus import (
+    Filter,
+    Limits,
+    Outgoing,
+    PublishError,
+    PublishTimeoutError,
+    Session,
+    Shell,
+    subscriptions,
+)
 from nervus.wire import Accepted, Guard, Mint, Packet, RejectLane, encode, topics, unix_ms
 
 QUICK = Limits(backoff_base_ms=20, backoff_cap_ms=100)
@@ -132,6 +142,60 @@ async def test_a_slow_broker_costs_background_messages_and_never_control(tmp_pat
         await within(lambda: len(texts) == writer.counters.published)
     assert texts.count(b"c ") == 10
     assert writer.counters.shed == 300 - writer.counters.published > 0
+    broker.kill()
+
+
+@pytest.mark.req("S2-82", "S2-83")
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_a_peer_that_reads_a_byte_a_second_costs_background_messages_and_never_control(
+    tmp_path: Path, qos: int
+) -> None:
+    broker = PlainBroker(tmp_path)
+    await broker.start()
+    texts: list[bytes] = []
+
+    async def take(packet: Packet) -> None:
+        texts.append(packet.payload[:4])
+
+    reader = Session(
+        "reader", "core", broker.address, filters=[Filter("t/#", 1)], on_packet=take, limits=QUICK
+    )
+    limits = Limits(
+        outgoing=20, unsent=4, in_flight=2, keepalive_s=1, timeout_s=1,
+        backoff_base_ms=20, backoff_cap_ms=100,
+    )  # fmt: skip
+    async with bending(broker.address) as proxy:
+        writer = Session("writer", "core", proxy.address, limits=limits)
+        async with running(reader, writer):
+            proxy.slow = True
+            results: list[PublishError | None] = []
+            for number in range(300):
+                control = number % 30 == 0
+                writer.post(
+                    Outgoing(
+                        "t/x", (b"c%03d" if control else b"b%03d") % number + b"x" * 16_000,
+                        qos=1 if control else qos, priority="control" if control else "background",
+                        done=results.append,
+                    )
+                )  # fmt: skip
+                await asyncio.sleep(0)
+                assert writer.backlog <= 20 + 2
+            begin = asyncio.get_running_loop().time()
+            with pytest.raises(PublishTimeoutError):
+                await writer.publish("t/x", b"late", qos=1, deadline_s=0.3)
+            assert asyncio.get_running_loop().time() - begin < 3
+            # A link that answers no ping is dead, and one whose CONNECT takes a minute is none.
+            await within(lambda: not writer.connected and writer.counters.failures > 1)
+            assert writer.trouble
+            proxy.slow = False
+            await within(lambda: writer.connected and writer.backlog == 0)
+            assert writer.trouble is None
+            await writer.publish("t/x", b"done", qos=1)
+            await within(lambda: texts[-1:] == [b"done"])
+    seen = list(dict.fromkeys(text for text in texts if text.startswith(b"c")))
+    assert seen == [b"c%03d" % number for number in range(0, 300, 30)]
+    assert results.count(None) + writer.counters.shed >= 300
+    assert sum(error is not None for error in results) == writer.counters.shed > 200
     broker.kill()
 
 

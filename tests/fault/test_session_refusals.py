@@ -46,9 +46,15 @@ class Reader:
     ("code", "told"),
     [
         (DENIED, "was it revoked?"),
-        (0x88, "takes no more connections"),
+        (0x84, "does not speak MQTT 5"),
         (0x85, "use_username_as_clientid"),
+        (0x86, "issue the identity anew"),
+        (0x88, "takes no more connections"),
+        (BUSY, "the broker is busy"),
+        (0x8A, "has banned this identity"),
         (QUOTA, "quota is used up"),
+        (0x9D, "the broker has moved"),
+        (0x9F, "connections come faster than"),
     ],
 )
 async def test_a_refused_connection_is_told_and_tried_again_and_nothing_is_lost(
@@ -71,6 +77,23 @@ async def test_a_refused_connection_is_told_and_tried_again_and_nothing_is_lost(
         await asyncio.wait([task])
     assert reader.texts == [b"0", b"1", b"2", b"3", b"4"]
     assert told in caplog.text
+
+
+async def test_a_broker_that_knows_nobody_is_told_and_outlived(tmp_path: Path) -> None:
+    broker = PlainBroker(tmp_path, extra="allow_anonymous false")
+    await broker.start()
+    session = Session("part", "core", broker.address, limits=QUICK)
+    task = asyncio.create_task(session.run())
+    await within(lambda: session.counters.failures >= 2)
+    assert "was it revoked?" in (session.trouble or "")
+    broker.configure("")
+    broker.kill()
+    await broker.start()
+    await within(lambda: session.connected)
+    assert session.trouble is None
+    task.cancel()
+    await asyncio.wait([task])
+    broker.kill()
 
 
 @pytest.mark.parametrize(

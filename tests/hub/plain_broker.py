@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pwd
+import resource
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ ALLOWED = "topic readwrite #\n"
 
 
 class PlainBroker:
-    """Starts, stops, kills and freezes one mosquitto on a port of its own."""
+    """Starts, stops, kills and freezes one mosquitto on a port of its own; fills its disk."""
 
     def __init__(self, folder: Path, acl: str = ALLOWED, *, extra: str = "") -> None:
         self.address = BrokerAddress("127.0.0.1", free_port())
@@ -25,16 +26,20 @@ class PlainBroker:
         (folder / "acl").write_text(acl)
         (folder / "acl").chmod(0o600)
         self._config = folder / "mosquitto.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.configure(extra or f"acl_file {folder}/acl")
+
+    def configure(self, extra: str) -> None:
+        """Write its configuration, for its next start."""
         self._config.write_text(
             # Started by root, mosquitto would change to a user who may not read our folder.
             f"user {pwd.getpwuid(os.getuid()).pw_name}\n"
             f"listener {self.address.port} 127.0.0.1\n"
-            "allow_anonymous true\n"
+            f"{'' if 'allow_anonymous' in extra else 'allow_anonymous true'}\n"
             "log_type all\n"
             "set_tcp_nodelay true\n"
-            f"{extra or f'acl_file {folder}/acl'}\n"
+            f"{extra}\n"
         )
-        self._process: subprocess.Popen[bytes] | None = None
 
     def log(self) -> str:
         """What it wrote so far."""
@@ -42,7 +47,7 @@ class PlainBroker:
 
     async def start(self) -> None:
         """Start it and wait until it listens."""
-        self._launch()
+        self.launch()
         await within(self._answers)
 
     def send(self, number: signal.Signals) -> None:
@@ -50,17 +55,39 @@ class PlainBroker:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def fill_disk(self, size: int) -> None:
+        """Let no file of it grow beyond `size` bytes: each further write of it fails."""
+        self._limit_files(size)
+
+    def free_disk(self) -> None:
+        """Let it write again."""
+        self._limit_files(resource.RLIM_INFINITY)
+
+    def _limit_files(self, size: int) -> None:
+        assert self._process is not None
+        limits = (size, resource.RLIM_INFINITY)
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, limits)
+
     def kill(self) -> None:
         """End it at once."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(timeout=DEADLINE_S)
 
-    def _launch(self) -> None:
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def launch(self) -> None:
+        """Start it, whether it comes up or not."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                ["mosquitto", "-c", str(self._config)], stdout=log, stderr=log
-            )
+                ["mosquitto", "-c", str(self._config)], stdout=log, stderr=log,
+                # As Python ignores SIGXFSZ, so does it: a write beyond a limit fails, as on a full
+                # disk, and kills nobody.
+                restore_signals=False,
+            )  # fmt: skip
 
     async def _answers(self) -> bool:
         try:

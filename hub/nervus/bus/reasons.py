@@ -24,6 +24,9 @@ _TO_DO: Final = {
     0x95: "a message was larger than max_packet_size in mosquitto.conf: report this",
     0x97: "the broker's quota is used up: look at `nervus doctor`, and for a full disk",
     0x98: "the broker's administrator ended the connection: look at its log",
+    0x9C: "the broker has moved: correct `brokers` in nervus.toml",
+    0x9D: "the broker has moved: correct `brokers` in nervus.toml",
+    0x9F: "connections come faster than the broker takes them: it is tried again, more slowly",
 }
 
 
