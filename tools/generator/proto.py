@@ -165,4 +165,6 @@ class _Emitter:
 def _scalar(schema: Schema) -> str:
     if schema["type"] == "integer":
         return "sint64" if schema.get("minimum", 0) < 0 else "int64"
+    if schema.get("x-check") == "base64":
+        return "bytes"
     return {"string": "string", "boolean": "bool", "number": "double"}[schema["type"]]

@@ -20,6 +20,7 @@ from nervus import resources
 from nervus.wire.cbor_tables import MESSAGE, PAYLOADS
 from nervus.wire.decode import DecodeError
 from nervus.wire.model import SAFE_INTEGER
+from nervus.wire.octets import octets_of, octets_text
 
 FIRST: Final = 0x12
 """The first byte of a message: field 2, which is meta, with a length."""
@@ -28,7 +29,7 @@ COUNT_LIMIT: Final = 128
 """Items of the longest array or map; no schema allows more."""
 
 _PACKAGE: Final = "nervus.v1"
-# A shape as in cbor_tables: None, "ulid", a tuple, a list or a dict.
+# A shape as in cbor_tables: None, "ulid", "base64", a tuple, a list or a dict.
 Shape = Any
 
 _MESSAGE: Final[Shape] = MESSAGE
@@ -112,6 +113,8 @@ def _read_one(field: FieldDescriptor, value: Any, shape: Shape) -> Any:
     if field.enum_type is not None:
         # An unknown number stays one: the schema refuses it.
         return (shape[value] if 0 <= value < len(shape) else None) or value
+    if isinstance(value, bytes):
+        return octets_text(value)
     if isinstance(value, float) and not isfinite(value):
         raise DecodeError(f"{field.name}: no finite number")
     if isinstance(value, int) and abs(value) > SAFE_INTEGER:
@@ -193,4 +196,6 @@ def _write(message: Any, field: FieldDescriptor, value: Any, shape: Shape) -> No
 def _scalar(field: FieldDescriptor, value: Any, shape: Shape) -> Any:
     if isinstance(value, bool) is not (field.type == FieldDescriptor.TYPE_BOOL):
         raise TypeError(f"{field.name}: {value!r}")  # Protobuf would make a 1 of true
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return octets_of(value)
     return shape.index(value) if field.enum_type is not None else value
