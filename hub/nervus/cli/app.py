@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from nervus.about import NAME, TAGLINE, VERSION
-from nervus.cli import clean, doctor, history, identity, rejects, replay, status, system
+from nervus.cli import clean, doctor, history, identity, rejects, replay, status, system, topics
 from nervus.errors import NervusError
 
 app: Final = typer.Typer(
@@ -26,6 +26,7 @@ app.command("rejects")(rejects.rejects)
 app.command("clean")(clean.clean)
 app.command("history")(history.history)
 app.command("replay")(replay.replay)
+app.command("topics")(topics.topics)
 app.command("doctor")(doctor.doctor)
 app.add_typer(identity.app, name="identity")
 

@@ -52,7 +52,7 @@ class Spectral(Model):
 
     coherence: UnitInterval
     criticality: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal
-    eigenvalues: Annotated[list[Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal], Field(max_length=16)] | None = None
+    eigenvalues: Annotated[list[Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal], Field(min_length=1, max_length=16)] | None = None
 
 
 class DeviceRef(Model):
