@@ -67,7 +67,7 @@ def _roles(spec: Any, direction: str) -> set[str]:
 def messages() -> dict[str, Any]:
     """What protoc made of nervus.proto."""
     compiled = FileDescriptorSet.FromString((SCHEMAS / "nervus.binpb").read_bytes())
-    (file,) = compiled.file
+    (file,) = (each for each in compiled.file if each.name == "nervus.proto")
     assert (file.package, file.syntax) == ("nervus.v1", "proto3")
     return {message.name: message for message in file.message_type}
 
@@ -98,6 +98,8 @@ def test_spectral_metadata_are_optional_and_have_the_numbers_of_the_design(
     messages: dict[str, Any],
 ) -> None:
     assert numbers(messages["Spectral"]) == {"coherence": 1, "criticality": 2, "eigenvalues": 3}
+    (each,) = (field for field in messages["Spectral"].field if field.name == "eigenvalues")
+    assert (each.type, each.label) == (each.TYPE_DOUBLE, FieldDescriptorProto.LABEL_REPEATED)
     (field,) = (field for field in messages["Meta"].field if field.name == "spectral")
     assert field.type_name == ".nervus.v1.Spectral"
     assert field.label == FieldDescriptorProto.LABEL_OPTIONAL

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from nervus.wire import topics
 from nervus.wire.acl import RoleError, lines
+from nervus.wire.dotted import dotted, undotted
 from nervus.wire.topic import LevelError, level, unlevel
 from nervus.wire.topic_parser import is_legacy, parse
 from nervus.wire.topics import ROLES, TOPICS
@@ -53,6 +54,41 @@ def test_every_built_topic_parses_back_to_its_row_and_levels(data: st.DataObject
     built = getattr(topics, spec.name)(**values)
     assert parse(built.topic) == built
     assert not is_legacy(built.topic)
+
+
+@given(st.data())
+@pytest.mark.req("S4-71")
+def test_every_built_topic_has_a_dotted_name_that_leads_back(data: st.DataObject) -> None:
+    spec = data.draw(st.sampled_from(TOPICS))
+    values = {name: data.draw(LEVELS, label=name) for name in spec.variables}
+    built = getattr(topics, spec.name)(**values)
+    name = dotted(built)
+    assert name.split(".")[: len(spec.dotted.split("."))] == spec.dotted.split(".")
+    assert undotted(name) == built
+
+
+@pytest.mark.req("S4-71")
+def test_each_topic_is_a_domain_a_subdomain_and_a_verb_of_its_own() -> None:
+    for spec in TOPICS:
+        domain, subdomain, verb = spec.dotted.split(".")
+        assert spec.template.lower().startswith(f"/{domain}/")
+        assert subdomain
+        assert verb
+    assert len({spec.dotted for spec in TOPICS}) == len(TOPICS)
+    outcome = topics.outcome("room", "living.room", "01M7X8PQG0FP793DTR98H6BCFN")
+    assert dotted(outcome) == "e.outcome.report.room.living%2Eroom.01M7X8PQG0FP793DTR98H6BCFN"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "e", "e.outcome", "e.outcome.report", "e.outcome.report.room.kitchen"),
+        *("e.outcome.report.room.kitchen.a.b", "e.outcome.report.room.kit chen.a"),
+        *("e.outcome.report.room..a", "nvm.job.submit", "E.outcome.report.room.kitchen.a"),
+    ],
+)
+def test_what_is_no_dotted_name_of_a_topic_leads_nowhere(name: str) -> None:
+    assert undotted(name) is None
 
 
 @pytest.mark.req("S0-18", "S0-19", "S0-20", "S0-22")

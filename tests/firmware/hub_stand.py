@@ -17,6 +17,7 @@ import aiomqtt
 from firmware.rigs import Broker
 from firmware.update_pack import Pack
 from nervus.simulator import VirtualBoard
+from nervus.wire import cbor as hub_cbor
 from spinal import cbor
 from spinal.ids import MessageIds
 
@@ -184,7 +185,8 @@ class HubStand:
         assert self.pack is not None
         payload = self.pack.chunk(request["path"], request["offset"])
         topic = f"/sc/dev/event/device/{self._device_id}/chunk"
-        await self._client.publish(topic, self.envelope("Chunk", payload), qos=1)
+        message = json.loads(self.envelope("Chunk", payload))
+        await self._client.publish(topic, hub_cbor.dumps(message), qos=1)
 
     async def _pong(self, ping: Json) -> None:
         payload = {**ping, "scope_level": "room", "scope": "kitchen"}

@@ -71,9 +71,11 @@ def board(tmp_path: Path) -> Iterator[Board]:
     os.chdir(before)
 
 
-def test_a_signed_application_is_fetched_and_starts_on_trial(board: Board) -> None:
-    board.update.offer(NEW.offer())
-    assert board.run(NEW)
+@pytest.mark.parametrize("octets", [False, True])
+def test_a_signed_application_is_fetched_and_starts_on_trial(board: Board, octets: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    pack = Pack("1.1.0", FILES, octets=octets)
+    board.update.offer(pack.offer())
+    assert board.run(pack)
     assert board.told == [
         ("offer", "succeeded", ""),
         ("download", "running", ""),
@@ -142,7 +144,7 @@ def test_chunks_nobody_asked_for_or_of_a_wrong_length_change_nothing(board: Boar
         {**right, "path": "app.py"},
         {**right, "version": "1.2.0"},
         {**right, "data": right["data"][:40]},
-        {**right, "data": "====" * 10},
+        {**right, "data": b"of CBOR, too short"},
     ):
         board.update.chunk(wrong)
     board.run(None, 10)

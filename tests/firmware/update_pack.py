@@ -21,6 +21,7 @@ class Pack:
     version: str
     files: dict[str, bytes]
     chunk_size: int = CHUNK
+    octets: bool = False
 
     def offer(self, signer: Ed25519PrivateKey = SIGNER) -> dict[str, Any]:
         """The UpdateOffer payload."""
@@ -39,6 +40,7 @@ class Pack:
         }
 
     def chunk(self, path: str, offset: int) -> dict[str, Any]:
-        """The Chunk payload that answers a request."""
-        data = base64.b64encode(self.files[path][offset : offset + self.chunk_size]).decode()
+        """The Chunk payload that answers a request: as JSON has it, or as `octets` from CBOR."""
+        octets = self.files[path][offset : offset + self.chunk_size]
+        data = octets if self.octets else base64.b64encode(octets).decode()
         return {"version": self.version, "path": path, "offset": offset, "data": data}

@@ -59,7 +59,7 @@ def test_what_it_reads_of_boards_it_reads_on_the_spinal_broker_alone() -> None:
     assert {f"topic read {spec.filter()}" for spec in FROM_PARTS} <= set(allowed)
 
 
-@pytest.mark.req("S1-67")
+@pytest.mark.req("S0-12", "S1-67")
 def test_upward_it_writes_only_bundles_patterns_and_what_is_global() -> None:
     written = {
         spec.name for spec in TOPICS if "brainstem" in spec.publishers("core")
@@ -130,7 +130,7 @@ def test_the_readme_states_the_invariants_and_every_setting() -> None:
     assert set(BrainstemSettings.model_fields) <= named
 
 
-@pytest.mark.req("S1-34")
+@pytest.mark.req("S0-12", "S1-34")
 def test_it_says_less_than_it_hears() -> None:
     core = brainstem()
     heard, said = 0, []

@@ -16,6 +16,7 @@ from nervus.runtime.doctor import examine
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority
 from nervus.runtime.state import StateFolder
+from nervus.wire.topics import TOPICS
 from support import DEADLINE_S, House
 
 
@@ -32,6 +33,21 @@ def nervus(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_version_names_the_product() -> None:
     assert nervus("version").stdout == f"{NAME} {VERSION}\n"
+
+
+@pytest.mark.req("S4-71")
+def test_topics_lists_each_with_its_dotted_name_and_turns_one_into_the_other() -> None:
+    table, rows = nervus("topics").stdout, json.loads(nervus("topics", "--json").stdout)
+    assert {row["topic"] for row in rows} == {spec.template for spec in TOPICS}
+    for spec in TOPICS:
+        (line,) = (line for line in table.splitlines() if spec.template in line.split())
+        assert line.split()[1:3] == [spec.dotted, spec.contract]
+    topic, name = "/sc/dev/event/device/b%2E1/ping", "sc.device.ping.b%2E1"
+    assert nervus("topics", topic).stdout == f"{name}\n"
+    assert nervus("topics", name).stdout == f"{topic}\n"
+    refused = nervus("topics", "nvm.job.submit")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "'nvm.job.submit' is no topic" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def payloads(draw: st.DrawFn) -> Any:
     )
 
 
+@pytest.mark.req("S4-34")
 @settings(max_examples=60)
 @given(payloads(), payloads())
 def test_a_delta_restores_to_the_same_bytes_and_is_shorter(base: Any, payload: Any) -> None:
@@ -70,6 +71,7 @@ def test_a_delta_restores_to_the_same_bytes_and_is_shorter(base: Any, payload: A
         assert len(body(delta)) < len(body(payload))
 
 
+@pytest.mark.req("S4-34", "S4-35")
 @settings(max_examples=40)
 @given(
     st.lists(st.tuples(payloads(), st.booleans(), st.booleans(), st.integers(0, 4)), max_size=8),
@@ -124,6 +126,7 @@ def test_a_delta_carries_what_changed_alone() -> None:
     assert restore(grown.payload, key.payload).summary_features == more.summary_features
 
 
+@pytest.mark.req("S4-35")
 def test_only_streams_that_ask_for_it_have_deltas() -> None:
     core = relay()
     for fields in ({"scope": ("room", "attic")}, {"payload": house(1, channel="auditory")}):
@@ -136,6 +139,7 @@ def test_only_streams_that_ask_for_it_have_deltas() -> None:
     assert message.payload.delta_of is not None
 
 
+@pytest.mark.req("S4-35")
 def test_key_frames_come_at_an_interval_after_a_drop_and_after_a_connection() -> None:
     core = relay(delta_key_ms=1_000, scope_burst=20, scope_rate=1)
     kinds = []
@@ -156,6 +160,28 @@ def test_key_frames_come_at_an_interval_after_a_drop_and_after_a_connection() ->
     core.step(Connected("core"), NOW_MS + 1_100)
     say(NOW_MS + 1_101)
     assert kinds == ["key", "delta", "key", "delta", "key", "key"]
+
+
+@pytest.mark.req("S4-35")
+def test_who_comes_late_has_all_from_the_next_key_frame_on_and_a_new_relay_begins_with_one() -> (
+    None
+):
+    core, reader = relay(delta_key_ms=1_000), BundleReader()
+
+    def heard(core: Relay, at_ms: int) -> list[bool]:
+        came = []
+        for n in range(4):
+            now_ms = NOW_MS + at_ms + n * 300
+            (message,) = sent(core, bundle(house(n), now_ms), now_ms)
+            whole = reader.take(message)
+            assert whole is None or body(whole.payload) == body(house(n))
+            came.append(whole is not None)
+        return came
+
+    sent(core, bundle(house(7)))  # before it listened
+    assert heard(core, 200) == [False, False, False, True]
+    assert heard(core, 1_400) == [True] * 4
+    assert heard(relay(delta_key_ms=1_000), 2_600) == [True] * 4
 
 
 def test_merged_bundles_are_shortened_too_and_expired_ones_make_a_key_frame_due() -> None:

@@ -70,7 +70,9 @@ export class BinaryReader {
     const [schema, root] = this.resolve(reference, home);
     if (value === null) throw new Error("null");
     if (typeof value === "string" && value.includes("\ufffd")) throw new Error("no UTF-8");
+    if (schema["x-check"] === "base64" && typeof value === "string") throw new Error("a text where bytes belong");
     if (value instanceof Uint8Array) {
+      if (schema["x-check"] === "base64") return Buffer.from(value).toString("base64");
       if (schema["x-check"] !== "ulid" || value.length !== 16) throw new Error("bytes that are no id");
       return ulid(value);
     }
@@ -112,7 +114,7 @@ export class BinaryReader {
     const type = this.proto.lookupType(`nervus.v1.${name}`);
     const message = type.decode(bytes);
     if (type.encode(message).finish().length !== bytes.length) throw new Error("not strict");
-    return type.toObject(message, { longs: Number, oneofs: false });
+    return type.toObject(message, { longs: Number, bytes: String, oneofs: false });
   }
 
   plain(value, reference, home) {

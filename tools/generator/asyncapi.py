@@ -89,6 +89,7 @@ def _channel(topic: dict[str, Any], schemas: Schemas) -> Schema:
         "servers": [{"$ref": f"#/servers/{broker}"} for broker in topic["brokers"]],
         "parameters": parameters,
         "messages": {contract: {"$ref": f"#/components/messages/{contract}"}},
+        "x-dotted-name": topic["dotted"],
         "x-lifecycle": topic["lifecycle"],
         "x-expiry": topic["expiry"],
         "x-max-bytes": topic["max_bytes"],

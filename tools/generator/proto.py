@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ syntax = "proto3";
 
 package nervus.v1;
 
+import "google/protobuf/any.proto";
+
 """
 
 FRAME = """// Any message before its contract is known: its meta tells how to read the payload.
@@ -35,6 +38,29 @@ message Frame {{
   repeated ErrorDetail errors = {errors};
 }}
 
+"""
+
+ARQON = """
+// Any message as the bus of the design's S4 would carry it. The fields before the payload say again
+// what the metadata say; a reader refuses what disagrees.
+message ArqonMessage {
+  // meta.message_id as the text of a UUID, version 7.
+  optional string id = 1;
+  // meta.seq, which rises with each message of a boot, or what history numbered it in its scope.
+  optional uint64 sequence = 2;
+  // The dotted name of the topic, see topics.json, and its variable levels.
+  optional string topic = 3;
+  // meta.source.
+  optional string producer_id = 4;
+  // The house.
+  optional string reality_id = 5;
+  // traceparent of W3C Trace Context, where the message is part of a trace.
+  map<string, string> trace_context = 6;
+  // meta.spectral.
+  optional Spectral spectral = 7;
+  // The message of its contract, whole.
+  optional google.protobuf.Any payload = 8;
+}
 """
 
 KINDS = {
@@ -58,15 +84,18 @@ def generate(schemas: Schemas) -> str:
     frame = FRAME.format(unused=unused, **keys)
     for name, schema in schemas.contracts.items():
         emitter.object(name, schema, schema, f"  reserved {unused};\n")
-    return HEADER + frame + "\n".join(emitter.parts.values())
+    return HEADER + frame + "\n".join((*emitter.parts.values(), ARQON.lstrip()))
 
 
 def descriptors(schemas: Schemas) -> bytes:
-    """The FileDescriptorSet of nervus.proto, from protoc."""
+    """The FileDescriptorSet of nervus.proto and what it imports, from protoc."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / FILE, Path(folder) / "set"
         source.write_text(generate(schemas))
-        if protoc.main(["protoc", f"-I{folder}", f"--descriptor_set_out={target}", str(source)]):
+        # Any comes with protoc.
+        places = [f"-I{folder}", f"-I{resources.files('grpc_tools') / '_proto'}"]
+        made = ["--include_imports", f"--descriptor_set_out={target}"]
+        if protoc.main(["protoc", *places, *made, str(source)]):
             raise SchemaError(f"{FILE}: protoc does not take it")
         return target.read_bytes()
 
@@ -165,4 +194,6 @@ class _Emitter:
 def _scalar(schema: Schema) -> str:
     if schema["type"] == "integer":
         return "sint64" if schema.get("minimum", 0) < 0 else "int64"
+    if schema.get("x-check") == "base64":
+        return "bytes"
     return {"string": "string", "boolean": "bool", "number": "double"}[schema["type"]]

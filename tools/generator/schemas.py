@@ -56,6 +56,9 @@ class Schemas:
             roles = {*topic["publish"], *topic["subscribe"], *topic.get("spinal_publish", ())}
             if topic["contract"] not in self.contracts or roles - set(self.roles):
                 raise SchemaError(f"topics.json: {topic['name']}: no such contract or role {roles}")
+        for what in ("name", "template", "dotted"):
+            if len({topic[what] for topic in self.topics}) != len(self.topics):
+                raise SchemaError(f"topics.json: two topics have the same {what}")
         carried = {topic["contract"] for topic in self.topics} | set(self.without_topic)
         if lost := carried ^ set(self.contracts):
             raise SchemaError(f"topics.json: {sorted(lost)}: needs a schema and a way to travel")

@@ -38,6 +38,7 @@ def _spec(topic: dict[str, Any]) -> str:
         f"{topic['name'].upper()} = TopicSpec(",
         f'    name="{topic["name"]}",',
         f'    template="{topic["template"]}",',
+        f'    dotted="{topic["dotted"]}",',
         f'    contract="{topic["contract"]}",',
         f"    brokers={strings(topic['brokers'])},",
         f"    retained={topic['lifecycle'] == 'state'},",

@@ -175,7 +175,11 @@ class _Reader:
             return str(shape[number])
         return number
 
-    def _bytes_or_text(self, kind: int, shape: "Any") -> str:
+    def _bytes_or_text(self, kind: int, shape: "Any") -> "str | bytes":
+        if shape == "base64":
+            if kind == _TEXT:
+                raise self._fault("a text where bytes belong")
+            return self._taken()
         if kind == _TEXT:
             text = self._text()
             if (isinstance(shape, tuple) and text in shape) or (

@@ -102,10 +102,9 @@ class Update:
             return
         if payload["offset"] != offset:
             return
-        try:
-            data = a2b_base64(payload["data"])
-        except ValueError:
-            data = b""
+        data = payload["data"]
+        if isinstance(data, str):
+            data = a2b_base64(data)
         if len(data) == length:
             self._data = data
 

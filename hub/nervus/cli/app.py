@@ -46,6 +46,10 @@ COMMANDS: Final = {
             "and show the difference."
         ),
     ),
+    "topics": (
+        "nervus.cli.topics:topics",
+        "List every topic with its dotted name and contract, or turn one name into the other.",
+    ),
     "doctor": (
         "nervus.cli.doctor:doctor",
         "Check programs, settings, ports, certificates, permissions, disk, clock and brokers.",

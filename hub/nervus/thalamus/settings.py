@@ -114,7 +114,7 @@ class GatesSettings(BaseModel):
 
 
 class DeltaRule(BaseModel):
-    """A stream that is sent as deltas with key frames; whoever reads it uses `BundleReader`.
+    """A stream that is delta-only: deltas with key frames. Whoever reads it uses `BundleReader`.
 
     Args:
         scope: Its scope.

@@ -17,6 +17,7 @@ from nervus.wire.cbor_tables import MESSAGE, PAYLOADS
 from nervus.wire.decode import DecodeError
 from nervus.wire.ids import ulid_text, ulid_value
 from nervus.wire.model import SAFE_INTEGER
+from nervus.wire.octets import octets_of, octets_text
 
 MARK: Final = b"\xd9\xd9\xf7"
 """The first bytes of a message: the tag that says "this is CBOR"."""
@@ -25,7 +26,7 @@ DEPTH_LIMIT: Final = 16
 COUNT_LIMIT: Final = 128
 """Items of the longest array or map; no schema allows more."""
 
-# A shape as in cbor_tables: None, "ulid", a tuple, a list or a dict.
+# A shape as in cbor_tables: None, "ulid", "base64", a tuple, a list or a dict.
 Shape = Any
 
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
@@ -53,7 +54,8 @@ def dumps(message: dict[str, Any]) -> bytes:
     """Return the message as CBOR, in the shortest form that loses nothing.
 
     Names without a number, and ids that are none, are written as they are. ValueError for what no
-    message holds, such as NaN or None; KeyError for a contract that there is none of.
+    message holds, such as NaN, None, or a text for bytes that is no base64; KeyError for a contract
+    that there is none of.
     """
     out = bytearray(MARK)
     _write(out, message, {**_MESSAGE, _PAYLOAD: PAYLOADS[message["meta"]["contract"]]})
@@ -187,6 +189,8 @@ def _key(data: bytes, at: int, shape: Shape) -> tuple[str, int, int]:
 
 
 def _text(data: bytes, at: int, shape: Shape, _: int = 0) -> tuple[str, int]:
+    if shape == "base64":
+        raise DecodeError(f"a text where bytes belong, at byte {at}")
     length, start = data[at] & 31, at + 1
     if length >= _SHORT:
         length, start = _argument(data, at)
@@ -205,14 +209,15 @@ def _text(data: bytes, at: int, shape: Shape, _: int = 0) -> tuple[str, int]:
     return text, end
 
 
-def _id(data: bytes, at: int, shape: Shape, _: int) -> tuple[str, int]:
+def _bytes(data: bytes, at: int, shape: Shape, _: int) -> tuple[str, int]:
     length, start = _argument(data, at)
     end = start + length
-    if shape != "ulid" or length != _ULID_BYTES:
+    if shape != "base64" and (shape != "ulid" or length != _ULID_BYTES):
         raise DecodeError(f"bytes that are no id at byte {at}")
     if end > len(data):
         raise IndexError
-    return ulid_text(int.from_bytes(data[start:end])), end
+    found = data[start:end]
+    return octets_text(found) if shape == "base64" else ulid_text(int.from_bytes(found)), end
 
 
 def _simple(data: bytes, at: int, _: Shape, __: int) -> tuple[bool | float, int]:
@@ -231,7 +236,7 @@ def _simple(data: bytes, at: int, _: Shape, __: int) -> tuple[bool | float, int]
     return number, end
 
 
-_READERS: Final = (_natural, _negative, _id, _text, _array, _map, _tag, _simple)
+_READERS: Final = (_natural, _negative, _bytes, _text, _array, _map, _tag, _simple)
 
 
 def _write(out: bytearray, value: Any, shape: Shape) -> None:
@@ -273,8 +278,13 @@ def _write_text(out: bytearray, value: str, shape: Shape) -> None:
         _write_head(out, _UINT, shape.index(value))
         return
     number = ulid_value(value) if shape == "ulid" else None
-    data = value.encode() if number is None else number.to_bytes(_ULID_BYTES)
-    _write_head(out, _TEXT if number is None else _BYTES, len(data))
+    if shape == "base64":
+        kind, data = _BYTES, octets_of(value)
+    elif number is not None:
+        kind, data = _BYTES, number.to_bytes(_ULID_BYTES)
+    else:
+        kind, data = _TEXT, value.encode()
+    _write_head(out, kind, len(data))
     out += data
 
 

@@ -52,7 +52,7 @@ class Spectral(Model):
 
     coherence: UnitInterval
     criticality: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal
-    eigenvalues: Annotated[list[Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal], Field(max_length=16)] | None = None
+    eigenvalues: Annotated[list[Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal], Field(min_length=1, max_length=16)] | None = None
 
 
 class DeviceRef(Model):
@@ -220,7 +220,7 @@ class ChunkPayload(Model):
     version: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9A-Za-z][0-9A-Za-z.+-]*$")]
     path: Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(/[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)*$")]
     offset: Annotated[int, Field(ge=0, le=1048575)]
-    data: Annotated[str, Field(min_length=4, max_length=1368, pattern=r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)?$")]
+    data: Annotated[str, Field(min_length=4, max_length=1368, pattern=r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=|[A-Za-z0-9+/][AQgw]==)?$")]
 
 
 class Chunk(Contract):

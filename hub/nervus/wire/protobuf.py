@@ -20,6 +20,7 @@ from nervus import resources
 from nervus.wire.cbor_tables import MESSAGE, PAYLOADS
 from nervus.wire.decode import DecodeError
 from nervus.wire.model import SAFE_INTEGER
+from nervus.wire.octets import octets_of, octets_text
 
 FIRST: Final = 0x12
 """The first byte of a message: field 2, which is meta, with a length."""
@@ -28,7 +29,7 @@ COUNT_LIMIT: Final = 128
 """Items of the longest array or map; no schema allows more."""
 
 _PACKAGE: Final = "nervus.v1"
-# A shape as in cbor_tables: None, "ulid", a tuple, a list or a dict.
+# A shape as in cbor_tables: None, "ulid", "base64", a tuple, a list or a dict.
 Shape = Any
 
 _MESSAGE: Final[Shape] = MESSAGE
@@ -41,14 +42,14 @@ def loads(data: bytes) -> dict[str, Any]:
 
     A payload of a contract that is not known is not read: the message comes without it.
     """
-    frame = _parsed("Frame", data)
+    frame = parsed("Frame", data)
     message: dict[str, Any] = {}
     for field, value in frame.ListFields():
         if field.name != "payload":
             message[field.name] = _read(field, value, _MESSAGE[field.number])
     contract = message.get("meta", {}).get("contract")
     if frame.HasField("payload") and contract in PAYLOADS:
-        payload = _parsed(_payload(contract), frame.payload)
+        payload = parsed(_payload(contract), frame.payload)
         message["payload"] = _read_message(payload, PAYLOADS[contract])
     return message
 
@@ -57,11 +58,32 @@ def dumps(message: dict[str, Any]) -> bytes:
     """Return a valid message as Protobuf; ValueError for what its contract does not hold."""
     try:
         contract = message["meta"]["contract"]
-        made = _class(contract)()
+        made = message_class(contract)()
         _write_message(made, message, {**_MESSAGE, _PAYLOAD: PAYLOADS[contract]})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a message of its contract: {error}") from error
     return made.SerializeToString(deterministic=True)
+
+
+@cache
+def message_class(name: str) -> type[Message]:
+    """A message of nervus.proto by its name."""
+    return GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+
+
+def parsed(name: str, data: bytes) -> Any:
+    """A message of nervus.proto, read so that nothing is lost in silence; raises DecodeError."""
+    message = message_class(name)()
+    try:
+        message.ParseFromString(data)
+    except ProtobufError as error:
+        raise DecodeError(f"no Protobuf of {name}: {error}") from error
+    # What is written again without the unknown is shorter when anything was lost on the way: an
+    # unknown field, or the first of two.
+    message.DiscardUnknownFields()
+    if message.ByteSize() != len(data):
+        raise DecodeError(f"{name}: an unknown field, one that comes twice, or a longer form")
+    return message
 
 
 @cache
@@ -75,28 +97,9 @@ def _pool() -> DescriptorPool:
 
 
 @cache
-def _class(name: str) -> type[Message]:
-    return GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{name}"))
-
-
-@cache
 def _payload(contract: str) -> str:
-    field: Any = _class(contract).DESCRIPTOR.fields_by_name["payload"]
+    field: Any = message_class(contract).DESCRIPTOR.fields_by_name["payload"]
     return str(field.message_type.name)
-
-
-def _parsed(name: str, data: bytes) -> Any:
-    message = _class(name)()
-    try:
-        message.ParseFromString(data)
-    except ProtobufError as error:
-        raise DecodeError(f"no Protobuf of {name}: {error}") from error
-    # What is written again without the unknown is shorter when anything was lost on the way: an
-    # unknown field, or the first of two.
-    message.DiscardUnknownFields()
-    if message.ByteSize() != len(data):
-        raise DecodeError(f"{name}: an unknown field, one that comes twice, or a longer form")
-    return message
 
 
 def _read(field: FieldDescriptor, value: Any, shape: Shape) -> Any:
@@ -112,6 +115,8 @@ def _read_one(field: FieldDescriptor, value: Any, shape: Shape) -> Any:
     if field.enum_type is not None:
         # An unknown number stays one: the schema refuses it.
         return (shape[value] if 0 <= value < len(shape) else None) or value
+    if isinstance(value, bytes):
+        return octets_text(value)
     if isinstance(value, float) and not isfinite(value):
         raise DecodeError(f"{field.name}: no finite number")
     if isinstance(value, int) and abs(value) > SAFE_INTEGER:
@@ -193,4 +198,6 @@ def _write(message: Any, field: FieldDescriptor, value: Any, shape: Shape) -> No
 def _scalar(field: FieldDescriptor, value: Any, shape: Shape) -> Any:
     if isinstance(value, bool) is not (field.type == FieldDescriptor.TYPE_BOOL):
         raise TypeError(f"{field.name}: {value!r}")  # Protobuf would make a 1 of true
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return octets_of(value)
     return shape.index(value) if field.enum_type is not None else value

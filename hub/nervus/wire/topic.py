@@ -18,6 +18,7 @@ class TopicSpec:
 
     name: str
     template: str
+    dotted: str
     contract: str
     brokers: tuple[str, ...]
     retained: bool
