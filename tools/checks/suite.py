@@ -29,6 +29,9 @@ _TOOL = str(Path(sys.executable).parent) + os.sep
 _COVERAGE = (_PYTHON, "-m", "coverage")
 _PYTEST = ("-m", "pytest")
 _COUNTS = ROOT / ".tools" / "junit.xml"
+# A worker for each processor takes file after file, so that a file's tests share its fixtures; in
+# the order of the collection, which tests/conftest.py begins with what takes longest.
+_WORKERS = ("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ STAGES: tuple[Stage, ...] = (
         "tests",
         (
             (*_COVERAGE, "erase"),
-            (*_COVERAGE, "run", *_PYTEST, f"--junitxml={_COUNTS}"),
+            (*_COVERAGE, "run", *_PYTEST, *_WORKERS, f"--junitxml={_COUNTS}"),
         ),
     ),
     Stage(

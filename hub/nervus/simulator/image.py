@@ -57,9 +57,12 @@ def build(firmware: Path, umqtt: Path, cache: Path) -> Path:
         _pack(made / "rom", made / "firmware.romfs")
         (made / "rom" / "lib").rename(made / "lib")
         (made / "rom").rmdir()
-        # Another process may have been faster; its build is the same.
-        if not target.is_dir():
+        try:
             made.rename(target)
+        except OSError:
+            # Another process was faster; its build is the same.
+            if not target.is_dir():
+                raise
     _prune(cache)
     return target
 
