@@ -1,21 +1,24 @@
 """What tests of several folders share: a prepared house, and foreign MQTT clients."""
 
+import asyncio
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from nervus.runtime.brokers import brokers, prepare_brokers, refresh_rights
+from nervus.runtime.brokers import brokers, prepare_brokers
 from nervus.runtime.identity import Authority, Identity
+from nervus.runtime.rights import refresh_rights
 from nervus.runtime.settings import Settings, create_settings
 from nervus.runtime.state import BROKERS, BrokerName, StateFolder
 
 DEADLINE_S = 8.0
-_RELOADED = "Reloading config"
+PROBER = "prober"
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,20 @@ class House:
 
     def join(self, name: str, role: str, scope: str | None = None) -> Identity:
         """Issue an identity to brokers that run; its rights are in force on return."""
-        before = {broker: self.log(broker).count(_RELOADED) for broker in BROKERS}
         identity = self.authority.issue(name, role, scope)
-        told = refresh_rights(self.state, self.settings, self.authority)
-        assert told == list(BROKERS)
-        for broker in BROKERS:
-            eventually(partial(self._has_reloaded, broker, before[broker]))
+        assert self.refresh() == list(BROKERS)
         return identity
+
+    def refresh(self, **options: float) -> list[BrokerName]:
+        """Put the rights of all identities in force; which brokers hold to them."""
+
+        def run() -> list[BrokerName]:
+            state, settings = self.state, self.settings
+            return asyncio.run(refresh_rights(state, settings, self.authority, PROBER, **options))
+
+        # Fixtures in an event loop call it too.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(run).result()
 
     def client_arguments(self, identity: Identity, broker: BrokerName) -> list[str]:
         """Options with which mosquitto_pub and mosquitto_sub connect as `identity`."""
@@ -67,9 +77,6 @@ class House:
         arguments = [*self.client_arguments(identity, broker), "-C", str(count)]
         self.listeners.append(Listener(arguments, topics))
         return self.listeners[-1]
-
-    def _has_reloaded(self, broker: BrokerName, times: int) -> bool:
-        return self.log(broker).count(_RELOADED) > times
 
 
 class Listener:

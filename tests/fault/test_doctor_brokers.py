@@ -35,7 +35,7 @@ async def test_a_broker_that_dropped_for_a_slow_client_is_told(house: House) -> 
         house.authority.issue(name, role)
     house.authority.issue("watcher", "observer")
     core = brokers(house.state, house.settings)[1]
-    core.write_acl(house.authority.identities())
+    core.write_acl(house.authority)
     text = core.configuration_file.read_text()
     text = text.replace(f"max_queued_messages {MAX_QUEUED_MESSAGES}", "max_queued_messages 5")
     core.configuration_file.write_text(text.replace("sys_interval 10", "sys_interval 1"))

@@ -64,6 +64,8 @@ async def test_a_refused_connection_is_told_and_tried_again_and_nothing_is_lost(
     async with running(reader.session), bending(broker.address) as proxy:
         proxy.bend = connack(code)
         writer = Session("writer", "core", proxy.address, limits=QUICK)
+        troubles: list[tuple[str, str | None]] = []
+        writer.tell_trouble(lambda who, what: troubles.append((who, what)))
         task = asyncio.create_task(writer.run())
         for number in range(5):
             writer.post(Outgoing("t/x", b"%d" % number, qos=1))
@@ -77,6 +79,10 @@ async def test_a_refused_connection_is_told_and_tried_again_and_nothing_is_lost(
         await asyncio.wait([task])
     assert reader.texts == [b"0", b"1", b"2", b"3", b"4"]
     assert told in caplog.text
+    # Each change once, however often it was tried.
+    assert [who for who, _ in troubles] == ["writer at core"] * 2
+    assert told in (troubles[0][1] or "")
+    assert troubles[1][1] is None
 
 
 async def test_a_broker_that_knows_nobody_is_told_and_outlived(tmp_path: Path) -> None:
@@ -124,12 +130,14 @@ async def test_what_the_broker_has_no_room_for_is_sent_again_in_order(
             await within(lambda: writer.counters.deferred >= 20)
             assert results == []
             assert writer.backlog == 10
+            assert "no room for" in (writer.trouble or "")
             proxy.bend = lambda _, packet: packet
             reader = Reader(broker)
             await within(lambda: results == [None] * 10)
             async with running(reader.session):
                 await writer.publish("t/x", b"last", qos=1)
                 await within(lambda: reader.texts == [b"last"])
+            assert writer.trouble is None
     assert writer.counters.published == 11
     assert "has no room for" in caplog.text
     assert to_do(QUOTA) in caplog.text

@@ -7,7 +7,7 @@ import pytest
 
 from nervus.errors import NervusError
 from nervus.runtime import brokers as brokers_module
-from nervus.runtime.brokers import Broker, BrokerError, brokers, find_mosquitto, refresh_rights
+from nervus.runtime.brokers import Broker, BrokerError, brokers, find_mosquitto
 from nervus.runtime.settings import free_port
 from nervus.runtime.system import require_mosquitto
 from support import DEADLINE_S, House, eventually
@@ -95,7 +95,7 @@ def test_a_retained_state_survives_a_restart_of_the_broker(running_house: House)
 
 def test_reload_tells_when_no_broker_runs(house: House) -> None:
     assert spinal(house).reload() is False
-    assert refresh_rights(house.state, house.settings, house.authority) == []
+    assert house.refresh() == []
 
 
 def test_a_stale_process_id_of_another_program_is_never_signalled(house: House) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nervus.runtime.brokers import brokers, refresh_rights
+from nervus.runtime.brokers import brokers
 from nervus.runtime.identity import Identity
 from nervus.runtime.state import BROKERS, BrokerName
 from security.clients import NOT_AUTHORIZED, Peer
@@ -129,8 +129,8 @@ def _file() -> dict[str, Any]:
 def _issue_witness(house: House) -> Identity:
     """Add one who sees and says everything: what does not reach it reached nobody."""
     witness = house.authority.issue("witness", "diagnostics")
+    house.refresh()
     reloads = {broker: house.log(broker).count("Reloading config") for broker in BROKERS}
-    refresh_rights(house.state, house.settings, house.authority)
     for broker in brokers(house.state, house.settings):
         with broker.acl_file.open("a") as file:
             file.write("\nuser witness\ntopic readwrite #\n")

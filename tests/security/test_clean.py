@@ -98,7 +98,7 @@ def grant(house: House) -> None:
     """Put the witness's rights in force, which whoever writes the rights takes away."""
     witness = house.authority.get("witness")
     for broker in brokers(house.state, house.settings):
-        broker.write_acl(house.authority.identities(), ["user witness", "topic readwrite #"])
+        broker.write_acl(house.authority, ["user witness", "topic readwrite #"])
         with Peer(house, witness, broker.name) as peer:
             # mosquitto misses a signal that comes while it reads: tell it until it knows.
             eventually(

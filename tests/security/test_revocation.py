@@ -45,7 +45,7 @@ def test_revoking_cuts_live_sessions_of_a_running_system_and_leaves_others_their
     up: House, tmp_path: Path
 ) -> None:
     nervus(up, "identity", "issue", "lamp", "--role", "consumer")
-    nervus(up, "identity", "issue", "console", "--role", "consumer")
+    up.join("console", "consumer")
     thief = stolen(up.authority.get("lamp"), tmp_path / "stolen")
     console = up.authority.get("console")
     assert may_connect(up, thief) == [True, True]

@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from nervus.runtime.brokers import refresh_rights
 from support import House
 
 GATE = "/th/gate/state/room/hall/target/channel/visceral"
@@ -144,7 +143,7 @@ def test_rights_reach_a_live_connection(running_house: House) -> None:
     house = running_house
     board = house.authority.issue("porch", "board", "room/porch")
     heard = house.listen(board, "spinal", [PONG], 1)
-    assert refresh_rights(house.state, house.settings, house.authority) == ["spinal", "core"]
+    assert house.refresh() == ["spinal", "core"]
     reliable = house.join("reliable", "reliable")
     house.publish(reliable, "spinal", PONG, "hello")
     assert heard.messages() == [f"{PONG} hello"]

@@ -68,6 +68,6 @@ async def house(
         if policy:
             state.policy_file.write_text(policy, encoding="utf-8")
         for broker in brokers(state, loaded):
-            broker.write_acl(authority.identities())
+            broker.write_acl(authority)
         async with running_system(state, loaded, services=services):
             yield House(state, loaded, authority)

@@ -43,4 +43,4 @@ async def run(context: Context) -> None:
             shell = Shell(
                 machine.core, sessions, machine.guard, machine.lane, journal=journal, store=store
             )
-            await shell.run(context.ready)
+            await shell.run(context.ready, context.trouble)

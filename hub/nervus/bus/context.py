@@ -83,6 +83,10 @@ class Context(Protocol):
         """Say that this service serves."""
         ...
 
+    def trouble(self, who: str, what: str | None) -> None:
+        """Say what one of its parts suffers from now; None from nothing any longer."""
+        ...
+
 
 def plane_settings(context: Context, plane: Plane, model: type[Settings]) -> Settings:
     """Return a plane's table as its own model.

@@ -30,6 +30,8 @@ from nervus.wire import Packet
 
 OnPacket = Callable[[Packet], Awaitable[None]]
 OnConnect = Callable[[], Awaitable[None]]
+OnTrouble = Callable[[str, str | None], None]
+"""Takes who suffers, as `relay at core`, and from what; None from nothing any longer."""
 Sink = Callable[["Delivery"], None]
 
 _CLIENT: Final = client_class()
@@ -120,10 +122,11 @@ class Session:
         self.address = address
         self.counters = SessionCounters()
         self.trouble: str | None = None
-        """Why it is not connected, with the broker's reason and what to do; None while it is."""
+        """Why it is not connected, or cannot send, and what to do; None while all is well."""
         self._filters = tuple(filters)
         self._on_packet = on_packet
         self._on_connect = on_connect
+        self._on_trouble: OnTrouble | None = None
         self._limits = limits or Limits()
         self._wants = wants
         self._clock = clock
@@ -166,6 +169,10 @@ class Session:
         """Give every delivery to `sink`, which bounds, handles and acknowledges them itself."""
         self._sink = sink
         self._on_connect = on_connect or self._on_connect
+
+    def tell_trouble(self, on_trouble: OnTrouble | None) -> None:
+        """Have each change of `trouble` told."""
+        self._on_trouble = on_trouble
 
     def post(self, message: Outgoing) -> None:
         """Queue a message; `message.done` tells how it went. Never waits.
@@ -232,7 +239,7 @@ class Session:
                 await self._serve()
             except aiomqtt.MqttError as error:
                 self.counters.failures += 1
-                self.trouble = "; ".join(filter(None, (str(error), to_do(_code(error)))))
+                self._suffer("; ".join(filter(None, (str(error), to_do(_code(error))))))
                 _LOG.warning(
                     "%s: %s at %s:%d: %s",
                     self.identity, self.broker, self.address.host, self.address.port, self.trouble,
@@ -290,8 +297,14 @@ class Session:
     async def _greet(self) -> None:
         if self._on_connect is not None:
             await self._on_connect()
-        self.trouble = None
+        self._suffer(None)
         self._up.set()
+
+    def _suffer(self, trouble: str | None) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            if self._on_trouble is not None:
+                self._on_trouble(f"{self.identity} at {self.broker}", trouble)
 
     async def _subscribe(self, client: Client) -> None:
         if not self._filters:
@@ -410,6 +423,8 @@ class Session:
         if code.value < _FAILURE:
             self.counters.published += 1
             self._quota.reset()
+            if self.trouble is not None:
+                self._suffer(None)
             message.finish(None)
             return
         if code.value == QUOTA_EXCEEDED:
@@ -432,10 +447,9 @@ class Session:
 
     def _put_refused_back(self) -> None:
         """Let what the broker had no room for be sent again, in its order."""
-        _LOG.warning(
-            "%s: %s has no room for %d messages: %s",
-            self.identity, self.broker, len(self._refused), to_do(QUOTA_EXCEEDED),
-        )  # fmt: skip
+        trouble = f"no room for {len(self._refused)} messages: {to_do(QUOTA_EXCEEDED)}"
+        self._suffer(trouble)
+        _LOG.warning("%s: %s has %s", self.identity, self.broker, trouble)
         for message in reversed(self._refused):
             self._settle_shed(self._outbox.put_back(message))
         self._refused.clear()

@@ -16,7 +16,7 @@ from nervus.bus.journal import Journal
 from nervus.bus.ledger import Ledger, Retained
 from nervus.bus.outbox import Done, Outgoing
 from nervus.bus.reject_log import RejectLog
-from nervus.bus.session import Delivery, Session
+from nervus.bus.session import Delivery, OnTrouble, Session
 from nervus.store import Store
 from nervus.wire import Connected, Guard, Packet, Publish, Rejected, RejectLane, denied
 from nervus.wire.topic_parser import parse
@@ -161,12 +161,20 @@ class Shell:
         self._urgent.append(_Offer(event))
         self._arrived.set()
 
-    async def run(self, on_ready: Callable[[], None] | None = None) -> Never:
-        """Run until cancelled; `on_ready` is called once every session is subscribed.
+    async def run(
+        self, on_ready: Callable[[], None] | None = None, on_trouble: OnTrouble | None = None
+    ) -> Never:
+        """Run until cancelled.
+
+        Args:
+            on_ready: Called once every session is subscribed.
+            on_trouble: Told what each session suffers from, as that changes.
 
         Raises:
             Exception: Whatever ended a session, the core or a commit.
         """
+        for session in self._sessions.values():
+            session.tell_trouble(on_trouble)
         try:
             await self._recall()
             async with asyncio.TaskGroup() as tasks:

@@ -1,6 +1,7 @@
 """`nervus identity`: who takes part."""
 
 import asyncio
+import logging
 import shlex
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from nervus.cli.clean import IDENTITY
+from nervus.cli.log import sessions_at
 from nervus.cli.options import State
-from nervus.runtime.brokers import refresh_rights
 from nervus.runtime.clean import CleanError, Search, clean
 from nervus.runtime.files import make_private_folder, write_private
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.revocation import revoke as revoke_identity
+from nervus.runtime.rights import RightsError, refresh_rights
 from nervus.runtime.services import services_of
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import BrokerName, StateFolder
@@ -59,7 +61,9 @@ def issue(
     authority = Authority.create(folder)
     before = authority.find(name)
     identity = authority.issue(name, role, scope)
-    told = refresh_rights(folder, settings, authority)
+    # Until the new rights are in force, the broker denies what is tried.
+    with sessions_at(logging.ERROR):
+        told = asyncio.run(refresh_rights(folder, settings, authority, IDENTITY))
     if out is not None:
         identity = _copy(identity, out)
     console = Console(highlight=False, soft_wrap=True)
@@ -127,7 +131,7 @@ def _clear(console: Console, folder: StateFolder, name: str, role: str | None) -
     settings, authority = Settings.load(folder.settings_file), Authority(folder)
     try:
         found = asyncio.run(clean(folder, settings, authority, IDENTITY, search, erase=True))
-    except CleanError as error:
+    except (CleanError, RightsError) as error:
         told = f"stays for now, {error.what}; later: nervus clean --yes"
     else:
         told = f"{len(found.orphans)} messages, erased"

@@ -23,9 +23,9 @@ def status(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Show brokers and services, how long they run and how often they were restarted.
+    """Show brokers and services, how long they run, how often they were restarted, what ails them.
 
-    The exit code is 0 when all of them serve, else 1.
+    The exit code is 0 when all of them serve and none says that it suffers, else 1.
 
     [bold]Examples[/bold]
 
@@ -52,5 +52,10 @@ def status(
                 str(child["restarts"]),
                 str(child["recoveries"]),
             )
-        Console(soft_wrap=True).print(table)
-    raise typer.Exit(0 if all(child["state"] == "ready" for child in children) else 1)
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(table)
+        for child in children:
+            if child["trouble"]:
+                console.print(f"{child['name']}: {child['trouble']}", markup=False)
+    well = all(child["state"] == "ready" and not child["trouble"] for child in children)
+    raise typer.Exit(0 if well else 1)

@@ -87,7 +87,7 @@ async def _run_until_signal(state: StateFolder, settings: Settings, authority: A
 
     def reload() -> None:
         for broker in brokers(state, settings):
-            broker.write_acl(authority.identities())
+            broker.write_acl(authority)
             broker.reload()
 
     told = False

@@ -110,7 +110,7 @@ class Demo:
         self._authority.ensure(INTRUDER, "board", INTRUDER_SCOPE)
         self._state.policy_file.write_text(POLICY)
         for broker in brokers(self._state, self._settings):
-            broker.write_acl(self._authority.identities())
+            broker.write_acl(self._authority)
 
     @asynccontextmanager
     async def _parts(self) -> AsyncIterator[Cast]:

@@ -42,4 +42,4 @@ async def run(context: Context) -> None:
             commit=commit,
             store=store,
         )
-        await shell.run(context.ready)
+        await shell.run(context.ready, context.trouble)

@@ -77,7 +77,9 @@ class CommandService:
         await self._take_up(now_ms)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._shell.run(self._ready), name="policy")
+                tasks.create_task(
+                    self._shell.run(self._ready, self._context.trouble), name="policy"
+                )
                 tasks.create_task(self._reliable.run(self._ready), name="reliable")
                 tasks.create_task(self._watch(), name="policy file")
                 tasks.create_task(self._forget(), name="announced commands")

@@ -61,7 +61,7 @@ async def run(context: Context) -> None:
     )
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(shell.run(context.ready), name="reflect")
+            tasks.create_task(shell.run(context.ready, context.trouble), name="reflect")
             tasks.create_task(_erase(context, to_erase), name="retained events")
     except BaseExceptionGroup as group:
         raise first_failure(group) from group

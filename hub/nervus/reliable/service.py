@@ -81,7 +81,7 @@ class ReliableService:
     async def run(self, on_ready: Callable[[], None]) -> Never:
         """Run until cancelled; grants and rule files are looked at again and again."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.shell.run(on_ready), name="reliable")
+            tasks.create_task(self.shell.run(on_ready, self._context.trouble), name="reliable")
             tasks.create_task(self._watch(), name="grants and reflexes")
             tasks.create_task(self._pass_on(), name="confirmations")
         raise AssertionError("a service ends by cancellation or by an error")

@@ -17,7 +17,7 @@ from typing import Final
 
 from nervus.about import NAME, VERSION
 from nervus.errors import NervusError
-from nervus.runtime.files import write_private
+from nervus.runtime.files import locked, write_private
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.settings import BrokerSettings, Settings
 from nervus.runtime.state import BROKERS, BrokerName, StateFolder
@@ -94,17 +94,19 @@ class Broker:
         server = authority.ensure_server(f"broker-{self.name}", _hosts(self.settings.host))
         content = render_configuration(self, server, authority.revocation_list)
         write_private(self.configuration_file, content)
-        self.write_acl(authority.identities())
+        self.write_acl(authority)
 
-    def write_acl(self, identities: Sequence[Identity], lent: Sequence[str] = ()) -> None:
-        """Write the rights of `identities`; a running broker takes them on `reload`.
+    def write_acl(self, authority: Authority, lent: Sequence[str] = ()) -> None:
+        """Write the rights of all identities; a running broker takes them on `reload`.
 
         Args:
-            identities: Who has the rights of a role.
+            authority: Whose identities, as they are now.
             lent: Lines for the moment, which the next call takes back; the first names the user.
         """
-        content = render_acl(self.name, identities, acl.lines)
-        write_private(self.acl_file, "\n".join([content, *lent, ""]) if lent else content)
+        # Who looked at the identities before another wrote the rights of more must not write.
+        with locked(self.folder / ".acl.lock"):
+            content = render_acl(self.name, authority.identities(), acl.lines)
+            write_private(self.acl_file, "\n".join([content, *lent, ""]) if lent else content)
 
     def running_pid(self) -> int | None:
         """Return the process id of the mosquitto that runs this configuration, if one does."""
@@ -173,19 +175,6 @@ def brokers(state: StateFolder, settings: Settings) -> tuple[Broker, Broker]:
     """Return spinal and core as they are configured, touching nothing."""
     spinal, core = (Broker(name, state, settings.brokers.get(name)) for name in BROKERS)
     return spinal, core
-
-
-def refresh_rights(
-    state: StateFolder, settings: Settings, authority: Authority
-) -> list[BrokerName]:
-    """Write both ACL files anew after an identity changed; returns the brokers told of it."""
-    identities = authority.identities()
-    told: list[BrokerName] = []
-    for broker in brokers(state, settings):
-        broker.write_acl(identities)
-        if broker.reload():
-            told.append(broker.name)
-    return told
 
 
 def render_acl(broker: BrokerName, identities: Iterable[Identity], lines: AclLines) -> str:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from nervus.runtime.notify import READY, READY_DESCRIPTOR_VARIABLE
+from nervus.runtime.notify import READY, READY_DESCRIPTOR_VARIABLE, STATUS
 
 Recover = Callable[[int, Sequence[str]], str | None]
 
@@ -60,6 +60,7 @@ class Process:
         child: What to run.
         on_line: Takes each line of its output.
         on_ready: Called once when it serves.
+        on_status: Takes what it suffers from, "" from nothing.
         on_exit: Takes its exit code, negative for a signal.
 
     Raises:
@@ -71,14 +72,17 @@ class Process:
         child: Child,
         on_line: Callable[[str], None],
         on_ready: Callable[[], None],
+        on_status: Callable[[str], None],
         on_exit: Callable[[int], None],
     ) -> None:
         self._child = child
         self._on_line = on_line
-        self._on_ready = on_ready
+        self._on_ready: Callable[[], None] | None = on_ready
+        self._on_status = on_status
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._pending = b""
+        self._notices = b""
         self._told = False
         self.last_lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._ready_descriptor, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -94,7 +98,7 @@ class Process:
         self._pidfd = os.pidfd_open(self._popen.pid)
         self._loop.add_reader(self._output, self._read_output)
         self._loop.add_reader(self._pidfd, self._exited)
-        self._loop.add_reader(self._ready_descriptor, self._read_ready)
+        self._loop.add_reader(self._ready_descriptor, self._read_notices)
         self._probe: asyncio.Task[None] | None = None
         if child.address is not None:
             self._probe = asyncio.create_task(
@@ -160,14 +164,24 @@ class Process:
         self.last_lines.append(text)
         self._on_line(text)
 
-    def _read_ready(self) -> None:
+    def _read_notices(self) -> None:
         try:
-            data = os.read(self._ready_descriptor, len(READY))
+            data = os.read(self._ready_descriptor, MAX_LINE_BYTES)
         except BlockingIOError:
             return
-        self._loop.remove_reader(self._ready_descriptor)
-        if data == READY:
-            self._on_ready()
+        *lines, self._notices = (self._notices + data).split(b"\n")
+        if not data or len(self._notices) > MAX_LINE_BYTES:
+            self._loop.remove_reader(self._ready_descriptor)
+        for line in lines:
+            if line == READY.strip():
+                self._tell_ready()
+            elif line.startswith(STATUS):
+                self._on_status(line.removeprefix(STATUS).decode(errors="backslashreplace"))
+
+    def _tell_ready(self) -> None:
+        on_ready, self._on_ready = self._on_ready, None
+        if on_ready is not None:
+            on_ready()
 
     async def _probe_until_answered(self, host: str, port: int) -> None:
         while True:
@@ -178,7 +192,7 @@ class Process:
                 await asyncio.sleep(_PROBE_PAUSE_S)
                 continue
             writer.close()
-            self._on_ready()
+            self._tell_ready()
             return
 
     def destroy(self) -> None:

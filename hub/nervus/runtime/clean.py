@@ -6,28 +6,23 @@ It may read while it looks, then write exactly the topics it erases, then nothin
 
 import asyncio
 import logging
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from nervus.bus import BrokerAddress, Filter, PublishDeniedError, PublishError, Session
+from nervus.bus import PublishError, Session
 from nervus.errors import NervusError
 from nervus.runtime.brokers import Broker, brokers
-from nervus.runtime.files import LockedError, locked
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.orphans import Judge, Orphan
+from nervus.runtime.rights import ROLE, WITHIN_S, alone, put_in_force, serves, session_of
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
 from nervus.wire import Packet
 
-ROLE: Final = "cleaner"
 EVERYTHING: Final = ("#",)
-WITHIN_S: Final = 10.0
-_PAUSE_S: Final = 0.05
-_RELOAD_S: Final = 0.1
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -81,17 +76,17 @@ async def clean(
 
     Raises:
         CleanError: A broker does not run, does not answer, or denies what was lent.
+        RightsError: Somebody else lends or changes rights all the time.
     """
     search = search or Search()
     who = await asyncio.to_thread(authority.ensure, identity, ROLE)
-    living = authority.identities()
-    judge = Judge(living, search.disowned)
+    judge = Judge(authority.identities(), search.disowned)
     retained, orphans = 0, []
-    async with _alone(state):
+    async with alone(state):
         for broker in brokers(state, settings):
             if broker.name not in search.only:
                 continue
-            cleaner = _Cleaner(broker, who, living, judge)
+            cleaner = _Cleaner(broker, who, authority, judge)
             number, found = await cleaner.look(search)
             retained += number
             orphans += found
@@ -103,10 +98,10 @@ async def clean(
 class _Cleaner:
     """One broker and the identity that cleans it."""
 
-    def __init__(self, broker: Broker, who: Identity, living: list[Identity], judge: Judge) -> None:
+    def __init__(self, broker: Broker, who: Identity, authority: Authority, judge: Judge) -> None:
         self._broker = broker
         self._who = who
-        self._living = living
+        self._authority = authority
         self._judge = judge
 
     async def look(self, search: Search) -> tuple[int, list[Orphan]]:
@@ -122,7 +117,7 @@ class _Cleaner:
 
         async with self._lent([f"topic read {each}" for each in search.filters]) as marker:
             seen = search.filters if "#" in search.filters else (*search.filters, marker)
-            async with self._session(seen, take) as session:
+            async with session_of(self._who, self._broker, seen, take) as session:
                 # It comes behind what the subscription brought.
                 await self._publish(session, marker, retain=False)
                 await settled.wait()
@@ -142,7 +137,7 @@ class _Cleaner:
                     hint="erase it by hand with mosquitto_pub -r -n",
                 )
         lines = [f"topic write {topic}" for topic in topics]
-        async with self._lent(lines), self._session() as session:
+        async with self._lent(lines), session_of(self._who, self._broker) as session:
             for topic in topics:
                 try:
                     await self._publish(session, topic, retain=True)
@@ -158,34 +153,19 @@ class _Cleaner:
 
         Rights are in force when it begins, and taken back when it has ended: both were tried.
         """
-        await self._serving()
-        marker = f"cleaner-{secrets.token_hex(8)}"
-        own = [f"user {self._who.name}", f"topic readwrite {marker}", *lines]
+        async with self._deadline():
+            if not await serves(self._broker):
+                raise CleanError(
+                    "the broker does not run",
+                    where=self._broker.name,
+                    hint="start the system: nervus up",
+                )
         try:
             async with self._deadline():
-                await asyncio.to_thread(self._broker.write_acl, self._living, own)
-                await self._reload(marker, lent=True)
-                yield marker
+                yield await put_in_force(self._broker, self._authority, self._who, lines)
         finally:
-            await asyncio.to_thread(self._broker.write_acl, self._living)
             async with self._deadline():
-                await self._reload(marker, lent=False)
-
-    async def _reload(self, marker: str, *, lent: bool) -> None:
-        """Make the broker read the rights until it has: mosquitto misses a signal while it does."""
-        async with self._session() as session:
-            while True:
-                self._broker.reload()
-                await asyncio.sleep(_RELOAD_S)
-                if lent is await self._may(session, marker):
-                    return
-
-    async def _may(self, session: Session, topic: str) -> bool:
-        try:
-            await self._publish(session, topic, retain=False)
-        except PublishDeniedError:
-            return False
-        return True
+                await put_in_force(self._broker, self._authority, self._who)
 
     @asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
@@ -193,73 +173,11 @@ class _Cleaner:
             async with asyncio.timeout(WITHIN_S):
                 yield
         except TimeoutError as error:
-            raise self._silent() from error
-
-    async def _serving(self) -> None:
-        """Wait until the broker listens: one that is just starting would die of a reload."""
-        listener = self._broker.settings
-        try:
-            async with asyncio.timeout(WITHIN_S):
-                while self._broker.running_pid() is not None:
-                    with suppress(ConnectionRefusedError):
-                        _, writer = await asyncio.open_connection(
-                            listener.connect_host, listener.port
-                        )
-                        writer.close()
-                        return
-                    await asyncio.sleep(_PAUSE_S)
-        except TimeoutError as error:
-            raise self._silent() from error
-        raise CleanError(
-            "the broker does not run",
-            where=self._broker.name,
-            hint="start the system: nervus up",
-        )
-
-    def _silent(self) -> CleanError:
-        return CleanError(
-            f"no answer within {WITHIN_S:g} s",
-            where=self._broker.name,
-            hint="look at it with `nervus status`, then try again",
-        )
-
-    @asynccontextmanager
-    async def _session(
-        self, filters: Sequence[str] = (), take: Callable[[Packet], Awaitable[None]] | None = None
-    ) -> AsyncIterator[Session]:
-        listener = self._broker.settings
-        address = BrokerAddress(listener.connect_host, listener.port, self._who.ssl_context())
-        session = Session(
-            self._who.name, self._broker.name, address, on_packet=take,
-            filters=[Filter(each, 1) for each in filters],
-        )  # fmt: skip
-        task = asyncio.create_task(session.run())
-        try:
-            await session.wait_connected()
-            yield session
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            raise CleanError(
+                f"no answer within {WITHIN_S:g} s",
+                where=self._broker.name,
+                hint="look at it with `nervus status`, then try again",
+            ) from error
 
     async def _publish(self, session: Session, topic: str, *, retain: bool) -> None:
         await session.publish(topic, b"", qos=1, retain=retain, deadline_s=WITHIN_S)
-
-
-@asynccontextmanager
-async def _alone(state: StateFolder) -> AsyncIterator[None]:
-    """Keep other cleaners of this folder away: each writes the brokers' rights."""
-    with ExitStack() as held:
-        try:
-            async with asyncio.timeout(WITHIN_S):
-                while True:
-                    try:
-                        held.enter_context(locked(state.run / "clean.lock", wait=False))
-                        break
-                    except LockedError:
-                        await asyncio.sleep(_PAUSE_S)
-        except TimeoutError as error:
-            raise CleanError(
-                "somebody else is cleaning", where=str(state.path), hint="try again"
-            ) from error
-        yield

@@ -2,11 +2,15 @@
 
 import os
 import socket
+from contextlib import suppress
 from typing import Final
 
 READY_DESCRIPTOR_VARIABLE: Final = "NERVUS_READY_FD"
 READY: Final = b"READY=1\n"
 STOPPING: Final = b"STOPPING=1\n"
+STATUS: Final = b"STATUS="
+STATUS_BYTES: Final = 1_000
+"""Of a status at most; the log has all of it."""
 
 
 def notify(state: bytes) -> None:
@@ -25,3 +29,11 @@ def notify(state: bytes) -> None:
             sender.sendto(state, address)
     elif descriptor := os.environ.get(READY_DESCRIPTOR_VARIABLE):
         os.write(int(descriptor), state)
+
+
+def notify_status(text: str) -> None:
+    """Send one line about how it goes; nothing happens if nobody asked for it, or listens."""
+    line = " ".join(text.split()).encode()[:STATUS_BYTES]
+    # Who started us may have closed its end once we served. What is told here is in the log, too.
+    with suppress(BrokenPipeError, BlockingIOError, ConnectionRefusedError):
+        notify(STATUS + line + b"\n")

@@ -60,10 +60,9 @@ def revoke(
         RevocationError: A broker did not come back; the revocation holds from its next start.
     """
     certificates = authority.revoke(name)
-    identities = authority.identities()
     both = brokers(state, settings)
     for broker in both:
-        broker.write_acl(identities)
+        broker.write_acl(authority)
     if read_status(state) is not None:
         # One that is just starting may have read its files before they were written.
         _wait(lambda: all(broker.running_pid() for broker in both), start_s)

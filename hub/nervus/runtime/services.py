@@ -21,7 +21,7 @@ from nervus.errors import NervusError, UsageError
 from nervus.runtime.clean import Search, clean
 from nervus.runtime.grants import Grants
 from nervus.runtime.identity import Authority
-from nervus.runtime.notify import READY, notify
+from nervus.runtime.notify import READY, notify, notify_status
 from nervus.runtime.settings import Settings, broken_rule
 from nervus.runtime.state import BrokerName, StateFolder
 from nervus.thalamus import ThalamusSettings
@@ -124,6 +124,7 @@ class ServiceContext:
         boot: When the service started, unix seconds.
         on_ready: Called by `ready`.
         number: Which of several of its kind.
+        on_trouble: Called by `trouble`.
     """
 
     name: str
@@ -133,6 +134,7 @@ class ServiceContext:
     boot: int
     on_ready: Callable[[], None]
     number: int = 0
+    on_trouble: Callable[[str, str | None], None] = lambda *_: None
     _grants: Grants = field(init=False)
 
     def __post_init__(self) -> None:
@@ -205,6 +207,10 @@ class ServiceContext:
         """Say that this service serves."""
         self.on_ready()
 
+    def trouble(self, who: str, what: str | None) -> None:
+        """Say what one of its parts suffers from now; None from nothing any longer."""
+        self.on_trouble(who, what)
+
 
 def find_services(names: Sequence[str], services: Mapping[str, Service]) -> list[Service]:
     """Return services by name.
@@ -269,12 +275,22 @@ def _start(
                 gc.freeze()
                 notify(READY)
 
+    troubles: dict[str, str] = {}
+
+    def trouble(who: str, what: str | None) -> None:
+        troubles.pop(who, None)
+        if what is not None:
+            troubles[who] = what
+        notify_status("; ".join(f"{one}: {troubles[one]}" for one in sorted(troubles)))
+
     boot = int(time.time())
     tasks = []
     for service in services:
         seed = secrets.randbits(64)
         told = partial(ready, service.name)
-        context = ServiceContext(service.name, settings, state, seed, boot, told, service.number)
+        context = ServiceContext(
+            service.name, settings, state, seed, boot, told, service.number, trouble
+        )
         tasks.append(asyncio.create_task(_entry(service)(context), name=service.name))
     return tasks
 

@@ -40,7 +40,10 @@ class AlreadyRunningError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class ChildStatus:
-    """What `nervus status` tells of a child; `since` is in unix seconds."""
+    """What `nervus status` tells of a child; `since` is in unix seconds.
+
+    `trouble` is what it says it suffers from, or how it ended before it served again; "" if well.
+    """
 
     name: str
     pid: int | None
@@ -49,6 +52,7 @@ class ChildStatus:
     recoveries: int
     since: float
     last_exit: int | None
+    trouble: str
 
 
 @dataclass(slots=True)
@@ -58,6 +62,8 @@ class _Running:
     since: float = 0.0
     recoveries: int = 0
     last_exit: int | None = None
+    told: str = ""
+    ended: str = ""
     last_line: str = ""
     repeats: int = 0
 
@@ -129,6 +135,7 @@ class Supervisor:
                 recoveries=running.recoveries,
                 since=running.since,
                 last_exit=running.last_exit,
+                trouble=running.told or running.ended,
             )
             for name, running in self._running.items()
         ]
@@ -158,11 +165,13 @@ class Supervisor:
     def _spawn(self, running: _Running) -> None:
         name = running.child.name
         running.since = time.time()
+        running.told = ""
         try:
             running.process = Process(
                 running.child,
                 on_line=lambda line: self._line(running, line),
                 on_ready=lambda: self._ready(running),
+                on_status=lambda text: self._status(running, text),
                 on_exit=lambda code: self._exited(running, code),
             )
         except OSError as error:
@@ -175,8 +184,13 @@ class Supervisor:
         if process is not None:
             send(process)
 
+    def _status(self, running: _Running, text: str) -> None:
+        running.told = text
+        self._announce()
+
     def _ready(self, running: _Running) -> None:
         running.since = time.time()
+        running.ended = ""
         self._take(Ready(running.child.name))
 
     def _exited(self, running: _Running, code: int) -> None:
@@ -186,8 +200,13 @@ class Supervisor:
         running.last_exit = code
         self._flush_repeats(running)
         state = self._core.state(name)
+        running.told = ""
         if state is not ChildState.STOPPING:
             _LOG.warning("%s ended (%s)", name, _describe(code))
+            last = (
+                next((line for line in reversed(process.last_lines) if line), "") if process else ""
+            )
+            running.ended = ": ".join(filter(None, (f"ended ({_describe(code)})", last)))
         recover = running.child.recover
         if recover is not None and state is ChildState.STARTING and process is not None:
             done = recover(code, tuple(process.last_lines))

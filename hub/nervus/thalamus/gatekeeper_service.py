@@ -42,4 +42,4 @@ async def run(context: Context) -> None:
                 commit=commit,
                 journal=journal,
             )
-            await shell.run(context.ready)
+            await shell.run(context.ready, context.trouble)

@@ -36,4 +36,4 @@ async def run(context: Context) -> None:
             shell = Shell(
                 machine.core, [session], machine.guard, machine.lane, journal=journal, store=store
             )
-            await shell.run(context.ready)
+            await shell.run(context.ready, context.trouble)
