@@ -37,7 +37,7 @@ def judge(data: bytes) -> None:
     """One input; raises AssertionError when the guard lets pass what it must not."""
     at = int.from_bytes(data[:_HEAD], "big") % len(_PLACES)
     packet = Packet(*_PLACES[at][:2], data[_HEAD:], _PLACES[at][2])
-    _GUARD._seen.clear()  # as a new one, which takes longer to make than to ask
+    _GUARD._newer.clear()  # as a new one, which takes longer to make than to ask
     verdict = _GUARD.judge(packet, NOW_MS)
     slowly = zlib.crc32(data) % _SLOW_SHARE == 0
     if isinstance(verdict, Rejected):

@@ -148,7 +148,9 @@ class _Emitter:
                 text = _annotated("int", SAFE | schema)
             case "number":
                 bounded = SAFE | schema
-                text = f"{_annotated('int', bounded)} | {_annotated('float', bounded)}"
+                # Reals first: pydantic takes an exact match at once, and a failure before it costs
+                # the making of an error. A real takes an integer too, but not exactly.
+                text = f"{_annotated('float', bounded)} | {_annotated('int', bounded)}"
                 if not SAFE.keys() <= schema.keys():
                     # A float takes integers too, and one beyond 2^53 is an error on the wire.
                     text += f" | {_annotated('LargeReal', schema)}"

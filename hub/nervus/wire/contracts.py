@@ -44,15 +44,15 @@ class HybridClock(Model):
 Vclock = Annotated[dict[str, Count], Field(min_length=1, max_length=16)]
 
 
-UnitInterval = Annotated[int, Field(ge=0, le=1)] | Annotated[float, Field(ge=0, le=1)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)] | Annotated[int, Field(ge=0, le=1)]
 
 
 class Spectral(Model):
     """Spectral figures of an emergency message."""
 
     coherence: UnitInterval
-    criticality: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal
-    eigenvalues: Annotated[list[Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal], Field(min_length=1, max_length=16)] | None = None
+    criticality: Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal
+    eigenvalues: Annotated[list[Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal], Field(min_length=1, max_length=16)] | None = None
 
 
 class DeviceRef(Model):
@@ -62,7 +62,7 @@ class DeviceRef(Model):
     hardware_id: Level | None = None
 
 
-Scalar = bool | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | Annotated[str, Field(max_length=64)]
+Scalar = bool | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | Annotated[str, Field(max_length=64)]
 
 
 Extension = Annotated[dict[str, Scalar], Field(max_length=16)]
@@ -181,7 +181,7 @@ class AfferentSignalPayload(Model):
     """The content."""
 
     sensor_type: Level
-    value: bool | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | Annotated[str, Field(max_length=64)] | Annotated[dict[str, Scalar], Field(min_length=1, max_length=8)]
+    value: bool | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | Annotated[str, Field(max_length=64)] | Annotated[dict[str, Scalar], Field(min_length=1, max_length=8)]
     unit: Annotated[str, Field(min_length=1, max_length=16)] | None = None
     quality: Literal["good", "uncertain", "bad"] | None = None
 
@@ -342,7 +342,7 @@ class CrashReport(Contract):
     errors: Errors | None = None
 
 
-PartSetting = bool | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | Annotated[str, Field(max_length=64)] | Annotated[dict[str, Scalar], Field(min_length=1, max_length=8)]
+PartSetting = bool | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | Annotated[str, Field(max_length=64)] | Annotated[dict[str, Scalar], Field(min_length=1, max_length=8)]
 
 
 PartConfig = Annotated[dict[str, PartSetting], Field(min_length=1, max_length=32)]
@@ -439,8 +439,8 @@ class Capability(Model):
     kind: Literal["sensor", "actuator"]
     input_schema: Annotated[str, Field(min_length=1, max_length=32)] | None = None
     output_schema: Annotated[str, Field(min_length=1, max_length=32)] | None = None
-    minimum: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
-    maximum: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
+    minimum: Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
+    maximum: Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
     unit: Annotated[str, Field(min_length=1, max_length=16)] | None = None
     device_class: Level | None = None
 
@@ -504,7 +504,7 @@ class DeviceStatus(Contract):
 class Ramp(Model):
     """A linear change over time."""
 
-    to: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal
+    to: Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal
     over_ms: Milliseconds
 
 
@@ -661,7 +661,7 @@ class MediaStream(Model):
     codec: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[A-Za-z0-9.+-]*$")] | None = None
     width: Annotated[int, Field(ge=1, le=16384)] | None = None
     height: Annotated[int, Field(ge=1, le=16384)] | None = None
-    rate: Annotated[int, Field(ge=0, le=192000)] | Annotated[float, Field(ge=0, le=192000)] | None = None
+    rate: Annotated[float, Field(ge=0, le=192000)] | Annotated[int, Field(ge=0, le=192000)] | None = None
 
 
 class MediaRegistryStatePayload(Model):
@@ -743,7 +743,7 @@ class ParameterUpdatePayload(Model):
     """The content."""
 
     name: Level
-    value: bool | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | Annotated[str, Field(max_length=64)] | Annotated[dict[str, Scalar], Field(min_length=1, max_length=8)]
+    value: bool | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | Annotated[str, Field(max_length=64)] | Annotated[dict[str, Scalar], Field(min_length=1, max_length=8)]
     version: Annotated[int, Field(ge=1, le=2147483647)]
 
 
@@ -872,8 +872,8 @@ class Leaf(Model):
     sensor: Level
     op: Literal["gt", "ge", "lt", "le", "eq", "ne", "between", "outside", "changed", "rises", "falls", "stale"]
     value: Scalar | None = None
-    values: Annotated[list[Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal], Field(min_length=2, max_length=2)] | None = None
-    hysteresis: Annotated[int, Field(ge=0, le=9007199254740991)] | Annotated[float, Field(ge=0, le=9007199254740991)] | Annotated[LargeReal, Field(ge=0)] | None = None
+    values: Annotated[list[Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal], Field(min_length=2, max_length=2)] | None = None
+    hysteresis: Annotated[float, Field(ge=0, le=9007199254740991)] | Annotated[int, Field(ge=0, le=9007199254740991)] | Annotated[LargeReal, Field(ge=0)] | None = None
     for_ms: Milliseconds | None = None
 
 
@@ -1117,12 +1117,12 @@ class Feature(Model):
     count: Annotated[int, Field(ge=1, le=9007199254740991)]
     device_id: Level | None = None
     unit: Annotated[str, Field(min_length=1, max_length=16)] | None = None
-    min: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
-    max: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
-    mean: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
+    min: Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
+    max: Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
+    mean: Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
     last: Scalar | None = None
-    moving_average: Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
-    rate: Annotated[int, Field(ge=0, le=9007199254740991)] | Annotated[float, Field(ge=0, le=9007199254740991)] | Annotated[LargeReal, Field(ge=0)] | None = None
+    moving_average: Annotated[float, Field(ge=-9007199254740991, le=9007199254740991)] | Annotated[int, Field(ge=-9007199254740991, le=9007199254740991)] | LargeReal | None = None
+    rate: Annotated[float, Field(ge=0, le=9007199254740991)] | Annotated[int, Field(ge=0, le=9007199254740991)] | Annotated[LargeReal, Field(ge=0)] | None = None
     changes: Count | None = None
     true_ms: Milliseconds | None = None
     false_ms: Milliseconds | None = None

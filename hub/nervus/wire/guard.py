@@ -4,7 +4,6 @@ size → topic → decode → allow-list → schema → drift → agreement → 
 Pure: bytes, topic and time in; an accepted message, a removed state or a typed reject out.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from nervus.wire.topic_parser import parse
 from nervus.wire.verdict import Accepted, Packet, Refusal, Rejected, Removed, Verdict
 
 FUTURE_LIMIT_MS: Final = 60_000
-DEDUPE_LIMIT: Final = 16_384
+DEDUPE_LIMIT: Final = 32_768
 
 
 class Guard:
@@ -28,7 +27,8 @@ class Guard:
 
     `accepts` are the topics the part takes; everything else is refused (S0-82). `granted` tells
     the `scope_level/scope` of a device id, or None when there is no such device; without it only
-    a device scope is held to its device, and the rest is left to the broker's permissions.
+    a device scope is held to its device, and the rest is left to the broker's permissions. Of the
+    ids it has let pass it remembers at most `dedupe_limit`, the newest half of them for certain.
     """
 
     def __init__(
@@ -40,19 +40,23 @@ class Guard:
     ) -> None:
         self._accepts = frozenset(spec.name for spec in accepts)
         self._granted = granted
-        self._dedupe_limit = dedupe_limit
-        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._generation = max(1, dedupe_limit // 2)
+        self._newer: set[str] = set()
+        self._older: set[str] = set()
 
     def judge(self, packet: Packet, now_ms: int) -> Verdict:
         """The verdict on one packet at `now_ms` (unix milliseconds); never raises."""
         meta: Mapping[str, Any] = {}
         try:
-            way = route(packet.broker, packet.topic, packet.retain)
-            if way is None or way.refusal or not 0 < len(packet.payload) <= way.max_bytes:
+            broker, topic, data, retain = packet
+            way = route(broker, topic, retain)
+            if way is None or way.refusal or not 0 < len(data) <= way.max_bytes:
                 return _at_the_door(way, packet)
-            taken = way.address.spec.name in self._accepts
-            message = _read(way, packet.payload, taken=taken)
-            meta = message.meta.__dict__
+            taken = way.topic in self._accepts
+            message = _read(way, data, taken=taken)
+            fields = message.__dict__
+            head, payload = fields["meta"], fields["payload"].__dict__
+            meta = head.__dict__
             if (
                 not taken
                 or way.asks
@@ -60,19 +64,22 @@ class Guard:
                 or (meta["ttl_ms"] is None and meta["expires_at"] is None)
             ):
                 _fit(way, message, taken=taken)
-            _agree(way, meta, message, packet.payload)
-            self._identify(way, meta["source"])
+            if way.needs_looking or not way.stated.isdisjoint(head.__pydantic_fields_set__):
+                _agree(way, meta, payload, data)
+            for name, wanted in way.in_payload:
+                if payload[name] not in (None, wanted):
+                    raise _mismatch(name, wanted)
+            if way.source is not None:
+                self._identify(way, meta["source"])
             left_ms = _live(meta, now_ms)
-            if not packet.retain:
-                self._first_time((meta["source"], meta["message_id"]))
+            if not retain:
+                self._first_time(meta["message_id"] + meta["source"])
         except Refusal as refusal:
             return _rejected(packet, refusal, meta or refusal.meta)
         # As Accepted(…), without the Python function that a named tuple's constructor is.
-        return _new(Accepted, (way.address, message, packet.broker, now_ms, left_ms))
+        return _new(Accepted, (way.address, message, broker, now_ms, left_ms))
 
     def _identify(self, way: Route, source: str) -> None:
-        if way.source is None:
-            return
         if source != way.source:
             raise Refusal("identity_mismatch", "identity", f"source must be {way.source!r}")
         if way.device_id is None:
@@ -86,12 +93,12 @@ class Guard:
         if way.scope != grant:
             raise Refusal("scope_not_granted", "identity", f"{way.device_id} is granted {grant}")
 
-    def _first_time(self, key: tuple[str, str]) -> None:
-        if key in self._seen:
+    def _first_time(self, key: str) -> None:
+        if key in self._newer or key in self._older:
             raise Refusal("duplicate", "dedupe", "this message_id came from this source before")
-        if len(self._seen) >= self._dedupe_limit:
-            self._seen.popitem(last=False)
-        self._seen[key] = None
+        self._newer.add(key)
+        if len(self._newer) >= self._generation:
+            self._older, self._newer = self._newer, set()
 
 
 def _at_the_door(way: Route | None, packet: Packet) -> Removed:
@@ -109,32 +116,31 @@ def _at_the_door(way: Route | None, packet: Packet) -> Removed:
 
 
 def _read(way: Route, data: bytes, *, taken: bool) -> Contract:
-    """Parse and validate at once; only what is odd is looked at twice.
+    """Parse and validate at once; only what is odd is read again, strictly.
 
     pydantic's own JSON parser builds the model straight from the text, but keeps the last of two
-    equal keys and takes null for an absent field.
+    equal keys.
     """
     try:
         if data[0] == _BRACE:
-            message = way.from_json(data)
-            # Without escapes and blanks, `":` ends each key and otherwise at most begins a text: as
-            # many as there are keys means that none came twice.
-            if (
-                data.count(b'":') == key_count(message)
-                and b"null" not in data
-                and b"\\" not in data
-                and len(data.split(None, 1)) == 1
-            ):
-                return message
-            value = decode(data)
-        else:
-            value = decode(data)
-            message = way.from_value(value)
+            message = way.from_plain(data)
+            # Without escapes, and blanks before colons, `":` ends each key and otherwise at most
+            # begins a text: as many as there are keys means that none came twice.
+            if not (
+                _BACKSLASH in data or _DEL in data
+                or _TAB in data or _NEWLINE in data or _RETURN in data
+                or (_BLANK in data and data.find(b" :") >= 0)
+            ):  # fmt: skip
+                fields, ends = message.__dict__, data.count(b'":')
+                if (
+                    len(message.__pydantic_fields_set__)
+                    + len(fields["meta"].__pydantic_fields_set__)
+                    + len(fields["payload"].__pydantic_fields_set__)
+                ) == ends or key_count(message) == ends:
+                    return message
+        return way.from_value(decode(data))
     except (ValidationError, DecodeError) as error:
         raise _unreadable(way, data, error, taken=taken) from error
-    if has_null(data, value):
-        raise Refusal("schema_invalid", "schema", _NULL, value["meta"])
-    return message
 
 
 def _unreadable(way: Route, data: bytes, error: ValueError, *, taken: bool) -> Refusal:
@@ -180,19 +186,14 @@ def _fit(way: Route, message: Contract, *, taken: bool) -> None:
         raise Refusal("contract_drift", "drift", "message_type must equal contract")
 
 
-def _agree(way: Route, meta: Mapping[str, Any], message: Contract, data: bytes) -> None:
-    payload = message.payload.__dict__
+def _agree(way: Route, meta: Mapping[str, Any], payload: Mapping[str, Any], data: bytes) -> None:
     stated = meta["content_type"]
     if stated is not None and stated != told_by(data):
         raise Refusal("unsupported_encoding", "agreement", f"the bytes are {told_by(data)}")
     if way.needs_looking:
         _look(way, meta, payload)
-    if not way.meta_levels.isdisjoint(message.meta.__pydantic_fields_set__):
-        for name, wanted in way.in_meta:
-            if meta[name] not in (None, wanted):
-                raise _mismatch(name, wanted)
-    for name, wanted in way.in_payload:
-        if payload[name] not in (None, wanted):
+    for name, wanted in way.in_meta:
+        if meta[name] not in (None, wanted):
             raise _mismatch(name, wanted)
 
 
@@ -252,7 +253,8 @@ def _is_ulid(text: str) -> bool:
 _NULL: Final = "null is never a value: leave the field out"
 _new: Final = tuple.__new__
 _FAULTS: Final = 32
-_BRACE: Final = ord("{")
+# By their numbers: of bytes, `in` tries first whether they are one, which costs more than to look.
+_BRACE, _BACKSLASH, _DEL, _TAB, _NEWLINE, _RETURN, _BLANK = b"{\\\x7f\t\n\r "
 _ULID_LENGTH: Final = 26
 _SOURCE_LENGTH: Final = 80
 _CROCKFORD: Final = frozenset("0123456789ABCDEFGHJKMNPQRSTVWXYZ")

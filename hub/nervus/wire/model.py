@@ -108,9 +108,16 @@ class Contract(Model):
         return None
 
     @classmethod
-    def fields_validator(cls) -> SchemaValidator:
-        """Validates as the model does, but for `fault`, which its user asks in time."""
-        return SchemaValidator(_without_after(cls.__pydantic_core_schema__))
+    def fields_validator(cls, *, plain: bool = False) -> SchemaValidator:
+        """Validates as the model does, but refuses null, and leaves `fault` to its user.
+
+        Args:
+            plain: For JSON without escapes and DEL: there no text holds a control character, so
+                none is searched for one.
+        """
+        schema = _bare(_without_after(cls.__pydantic_core_schema__), plain=plain)
+        # Else the parts of a message would be read by their own validators, which take null.
+        return SchemaValidator(schema, _use_prebuilt=False)
 
 
 def _without_after(schema: Any) -> CoreSchema:
@@ -118,6 +125,24 @@ def _without_after(schema: Any) -> CoreSchema:
         return {**schema, "schema": _without_after(schema["schema"])}
     bare: CoreSchema = schema["schema"]
     return bare
+
+
+def _bare(schema: Any, *, plain: bool) -> Any:
+    """The schema without what the guard's reader need not or must not let through."""
+    if isinstance(schema, list):
+        return [_bare(each, plain=plain) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") == "nullable":
+        return _bare(schema["schema"], plain=plain)
+    return {
+        key: _bare(value, plain=plain)
+        for key, value in schema.items()
+        if not (plain and key == "pattern" and value == _NO_CONTROLS)
+    }
+
+
+_NO_CONTROLS = r"^[^\u0000-\u001f\u007f]*$"
 
 
 def key_count(message: Contract) -> int:
@@ -130,20 +155,19 @@ def key_count(message: Contract) -> int:
 
 def _keys(model: Model) -> int:
     given = model.__pydantic_fields_set__
+    nesting = type(model).nesting
     count = len(given)
-    if not model.nesting.isdisjoint(given):
+    if not nesting.isdisjoint(given):
         fields = model.__dict__
-        for name in model.nesting:
-            value = fields[name]
-            kind = value.__class__
-            if kind not in _LEAVES:
-                count += _nested(value) if kind in _CONTAINERS else _keys(value)
+        for name in nesting:
+            if type(value := fields[name]) not in _LEAVES:
+                count += _nested(value)
     return count
 
 
 def _nested(value: Any) -> int:
-    # By class, not by isinstance: pydantic's models answer that slowly.
-    kind = value.__class__
+    # By type, not by isinstance or __class__: pydantic's models answer those slowly.
+    kind = type(value)
     if kind in _LEAVES:
         return 0
     if kind is dict:
@@ -152,4 +176,3 @@ def _nested(value: Any) -> int:
 
 
 _LEAVES = frozenset((type(None), bool, int, float, str))
-_CONTAINERS = frozenset((dict, list))

@@ -30,10 +30,12 @@ class Route:
         refusal: Reason code, stage and text, when nothing on this topic passes.
         name: Of the contract.
         asks: Whether the contract asks more of its metadata than the profile and an expiry.
-        contract: The model; `from_json` and `from_value` make it, without asking `fault`.
+        topic: Name of the row of topics.json.
+        contract: The model; `from_plain` makes it of JSON without escapes and DEL, `from_value` of
+            what was decoded; neither asks `fault`.
         profile: The meta fields that its broker's profile needs, where the contract leaves it open.
         in_meta: Fields that meta may state, and what the topic says they are.
-        meta_levels: The names in `in_meta`.
+        stated: The names in `in_meta`, and content_type, which the bytes must agree with.
         in_payload: The same of the payload.
         needs_looking: Whether `profile` or `registered` names a field.
         registered: Fields of the payload whose value must be in a registry: which, what it lists.
@@ -45,14 +47,15 @@ class Route:
     address: Address
     max_bytes: int
     refusal: Turned | None
+    topic: str
     name: str
     asks: bool
     contract: type[Contract]
-    from_json: Callable[[bytes], Contract]
+    from_plain: Callable[[bytes], Contract]
     from_value: Callable[[Any], Contract]
     profile: tuple[str, ...]
     in_meta: Stated
-    meta_levels: frozenset[str]
+    stated: frozenset[str]
     in_payload: Stated
     registered: tuple[tuple[str, str, frozenset[str]], ...]
     needs_looking: bool
@@ -69,7 +72,7 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
         return None
     spec, levels = address.spec, address.levels
     contract = CONTRACTS[spec.contract]
-    from_json, from_value = _readers(spec.contract)
+    from_plain, from_value = _readers(spec.contract)
     payload: Any = contract.__annotations__["payload"]
     source, device_id = _identity(address)
     in_meta = _in_meta(address)
@@ -78,14 +81,15 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
         address=address,
         max_bytes=min(spec.max_bytes, HARD_LIMIT),
         refusal=_refusal(address, broker, retain=retain),
+        topic=spec.name,
         name=spec.contract,
         asks=bool(contract.required_meta or contract.forbidden_meta),
         contract=contract,
-        from_json=from_json,
+        from_plain=from_plain,
         from_value=from_value,
         profile=profile,
         in_meta=in_meta,
-        meta_levels=frozenset(name for name, _ in in_meta),
+        stated=frozenset(("content_type", *(name for name, _ in in_meta))),
         in_payload=tuple(
             (name, levels[name]) for name in spec.variables if name in payload.model_fields
         ),
@@ -139,8 +143,9 @@ def _in_meta(address: Address) -> Stated:
 
 @cache
 def _readers(contract: str) -> tuple[Callable[[bytes], Contract], Callable[[Any], Contract]]:
-    validator = CONTRACTS[contract].fields_validator()
-    return validator.validate_json, validator.validate_python
+    model = CONTRACTS[contract]
+    plain, strict = model.fields_validator(plain=True), model.fields_validator()
+    return plain.validate_json, strict.validate_python
 
 
 _META = CompactMeta.model_fields.keys()
