@@ -15,10 +15,10 @@ from firmware.rigs import (
     Broker,
     Certificates,
     FaultProxy,
-    free_port,
     make_certificates,
     make_tls_broker,
 )
+from nervus.runtime.settings import free_port
 from nervus.simulator import VirtualBoard
 
 # umqtt.simple 1.3.4 asks for MicroPython's own names of three standard modules.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from firmware.hub_stand import DOOR, LAMP, node
-from firmware.rigs import free_port
+from nervus.runtime.settings import free_port
 from nervus.simulator import Toolchain, ToolchainError, VirtualBoard
 
 
