@@ -1,28 +1,30 @@
 """The boards of a simulated house: what they sense, byte for byte as firmware sends it."""
 
 import math
-from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from nervus.wire import topics
+from nervus.wire.ids import ulid_text
 
 _PERIODS: Final = {
     "temperature": 1_000, "humidity": 1_000, "illuminance": 500, "motion": 500,
     "sound_level": 250, "door": 2_000, "supply_voltage": 2_000,
 }  # fmt: skip
 _BOOLEAN: Final = {"motion", "door"}
+_OPEN: Final = 0.3
+_BAD: Final = 0.01
 _TEXT: Final = (
-    '{{"meta":{{"message_id":"{id}","schema_version":"v1","contract":"AfferentSignal",'
-    '"message_type":"AfferentSignal","source":"device:{device}","boot":{boot},"seq":{seq},'
-    '"ttl_ms":{ttl},"t_ms":{t},"clk":"{clk}"{more}}},'
-    '"payload":{{"sensor_type":"{sensor}","value":{value}{quality}}}}}'
+    '{"meta":{"message_id":"%%s","schema_version":"v1","contract":"AfferentSignal",'
+    '"message_type":"AfferentSignal","source":"device:%(device)s","boot":%%d,"seq":%%d,'
+    '"ttl_ms":10000,"t_ms":%%d,"clk":"%(clock)s"%%s},'
+    '"payload":{"sensor_type":"%(sensor)s","value":%%s%%s}}'
 )
-_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_SYNC_MS: Final = 10_000
+"""How often a board asks the hub for the time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A message of a board: where, what, and whether it is urgent."""
 
     topic: str
@@ -30,62 +32,66 @@ class Sample:
     urgent: bool
 
 
-@dataclass(slots=True)
 class Board:
-    """A board with some sensors; `clock` is hub or none, as on the wire."""
+    """A board with some sensors, in a room; `clock` is hub or none, as on the wire."""
 
-    device: str
-    room: str
-    sensors: tuple[str, ...]
-    clock: str = "hub"
-    boot: int = 1
-    born_ms: int = 0
-    _seq: int = 0
-    _due: dict[str, int] = field(default_factory=dict)
-
-    def next_ms(self) -> int:
+    def __init__(self, device: str, room: str, sensors: tuple[str, ...], clock: str) -> None:
+        self.device = device
+        self.sensors = sensors
+        self.next_ms = 0
         """When it next senses something."""
-        return min(self._due.values())
+        self._clock = clock
+        self._number = int(device[1:])
+        self._boot = 1
+        self._born_ms = 0
+        self._seq = 0
+        self._due: dict[str, int] = {}
+        self._synced_ms = 0
+        self._offset_ms = 0
+        self._topics = {s: topics.afferent("room", room, s, device).topic for s in sensors}
+        self._texts = {s: _TEXT % {"device": device, "clock": clock, "sensor": s} for s in sensors}
 
     def start(self, now_ms: int, random: Random) -> None:
         """Boot: a new number, counters from 0."""
-        self.boot += 1
-        self.born_ms = now_ms
+        self._boot += 1
+        self._born_ms = now_ms
+        self._synced_ms = 0
         self._seq = 0
         self._due = {name: now_ms + random.randrange(_PERIODS[name]) for name in self.sensors}
+        self.next_ms = min(self._due.values())
 
-    def samples(self, now_ms: int, random: Random) -> list[Sample]:
-        """What is due now."""
-        due = [name for name, at in self._due.items() if at <= now_ms]
-        for name in due:
-            self._due[name] = now_ms + _PERIODS[name]
-        return [self.sample(name, now_ms, random) for name in due]
+    def samples(self, now_ms: int, offset_ms: int, random: Random) -> list[Sample]:
+        """What is due now; `offset_ms` is how far the hub's clock is ahead, to be asked for."""
+        found = []
+        for name, due_ms in self._due.items():
+            if due_ms <= now_ms:
+                self._due[name] = now_ms + _PERIODS[name]
+                found.append(self.sample(name, now_ms, offset_ms, random))
+        self.next_ms = min(self._due.values())
+        return found
 
-    def sample(self, sensor: str, now_ms: int, random: Random) -> Sample:
+    def sample(self, sensor: str, now_ms: int, offset_ms: int, random: Random) -> Sample:
         """One measurement; a door that opens is critical, one in a hundred is of bad quality."""
+        urgent = False
         if sensor in _BOOLEAN:
-            open_ = random.random() < 0.3
+            open_ = random.random() < _OPEN
             value, urgent = ("true" if open_ else "false"), sensor == "door" and open_
         else:
-            slow = math.sin(now_ms / 60_000 + len(self.device))
-            value, urgent = f"{20 + 5 * slow + random.random():.3f}", False
-        quality = random.random()
-        self._seq += 1
-        text = _TEXT.format(
-            id=_ulid(self.boot, self.device, self._seq, now_ms),
-            device=self.device,
-            boot=self.boot,
-            seq=self._seq,
-            ttl=10_000,
-            t=now_ms if self.clock == "hub" else now_ms - self.born_ms,
-            clk=self.clock,
-            more=',"priority":"critical"' if urgent else "",
-            sensor=sensor,
-            value=value,
-            quality=',"quality":"bad"' if quality < 0.01 else "",
-        )
-        topic = topics.afferent("room", self.room, sensor, self.device).topic
-        return Sample(topic, text.encode(), urgent)
+            value = f"{20 + 5 * math.sin(now_ms / 60_000 + self._number) + random.random():.3f}"
+        if self._clock == "none":
+            t_ms = now_ms - self._born_ms
+        else:
+            if now_ms >= self._synced_ms + _SYNC_MS:
+                self._synced_ms, self._offset_ms = now_ms, offset_ms
+            t_ms = now_ms + self._offset_ms
+        seq = self._seq = self._seq + 1
+        # Unique by time, boot, board and number.
+        unique = (now_ms << 12 | self._boot & 0xFFF) << 32 | self._number << 20 | seq & 0xFFFFF
+        text = self._texts[sensor] % (
+            ulid_text(unique), self._boot, seq, t_ms, ',"priority":"critical"' if urgent else "",
+            value, ',"quality":"bad"' if random.random() < _BAD else "",
+        )  # fmt: skip
+        return Sample(self._topics[sensor], text.encode(), urgent)
 
 
 def house(count: int) -> list[Board]:
@@ -94,21 +100,8 @@ def house(count: int) -> list[Board]:
     rooms = ("kitchen", "hall", "bath")
     return [
         Board(
-            f"b{n}",
-            rooms[n % 3],
-            (names[n % 7], names[(n + 3) % 7]),
+            f"b{n}", rooms[n % 3], (names[n % 7], names[(n + 3) % 7]),
             "none" if n % 7 == 6 else "hub",
         )
         for n in range(count)
-    ]
-
-
-def _ulid(boot: int, device: str, seq: int, now_ms: int) -> str:
-    # Unique by board, boot and number; the first character of a ULID is below 8.
-    number = int(device[1:])
-    text = []
-    value = (now_ms << 32) | ((boot & 0xFFF) << 20) | (number & 0xFFF) << 8 | (seq & 0xFF)
-    for _ in range(25):
-        text.append(_CROCKFORD[value & 31])
-        value >>= 5
-    return "0" + "".join(reversed(text))
+    ]  # fmt: skip

@@ -2,102 +2,129 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from nervus.bus import Machine, Origin
+from pydantic import TypeAdapter
+
+from nervus.bus import Machine, Origin, numbered
 from nervus.bus.journal_file import Happened, Input, Record, Start, Ticked, Took
+from nervus.thalamus import Claim, Leases
 from nervus.wire import Accepted, Connected, Packet, Publish, Rejected, Removed
 from nervus.wire.topic import TopicSpec
 
 Build = Callable[[Origin], Machine]
+TICK_MS = 50
+
+_PLAIN = {kind: TypeAdapter(kind) for kind in (Connected, Leases)}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What happened in one step: the input, the guard's verdict if it was a packet, what came."""
+class Step(NamedTuple):
+    """What happened in one step: the input, the guard's verdict if it was a packet, what came.
+
+    `event` is what was offered beside packets; `sent` waits for `claims`, which the store answers.
+    """
 
     process: "Process"
     now_ms: int
     verdict: Accepted | Removed | Rejected | None
-    refused: tuple[Rejected, ...]
-    sent: tuple[Publish, ...]
+    event: Connected | Leases | None
+    refused: Sequence[Rejected]
+    sent: Sequence[Publish]
+    claims: Sequence[Claim]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a process is: its plane, which of several of its kind, what it takes, how it is built.
+
+    Args:
+        plane: As its journal and topics.json name it.
+        takes: What it subscribes to on each broker.
+        build: Makes the machine of a start.
+        number: Which of several of the plane; 0 is the first.
+    """
+
+    plane: str
+    takes: Mapping[str, Sequence[TopicSpec]]
+    build: Build
+    number: int = 0
 
 
 class Process:
     """Runs a machine as the shell does, one incarnation after the other; keeps its journal.
 
     Args:
-        name: Its plane.
-        takes: What it subscribes to on each broker.
-        build: Makes the machine of a start.
-        keep: Whether to keep the inputs of the present incarnation.
+        part: What it is.
+        keep: Whether to keep the inputs and outputs of the present incarnation.
     """
 
-    def __init__(
-        self,
-        name: str,
-        takes: Mapping[str, Sequence[TopicSpec]],
-        build: Build,
-        *,
-        keep: bool = True,
-    ) -> None:
-        self.name = name
+    def __init__(self, part: Part, *, keep: bool = True) -> None:
+        self.plane = part.plane
+        self.name = numbered(part.plane, part.number)
         self.takes = frozenset(
-            (broker, spec.name) for broker, specs in takes.items() for spec in specs
+            (broker, spec.name) for broker, specs in part.takes.items() for spec in specs
         )
         self.alive = False
         self.incarnation = 0
         self.now_ms = 0
+        self.committed_ms = 0
+        """When its store has answered all it was asked; until then nothing is published."""
         self.journal: list[Record] = []
-        self.log: list[Publish] = []
-        self._keep = keep
-        self._build = build
-        self._tick_due_ms = 0
+        self.log: list[Publish | Claim] = []
         self.machine: Machine
         self.origin: Origin
+        self._part = part
+        self._keep = keep
+        self._tick_due_ms = 0
 
     def start(self, seed: int, clock_ms: int) -> None:
         """A new incarnation that knows nothing."""
         self.incarnation += 1
         self.alive = True
-        self.now_ms, self._tick_due_ms = clock_ms, 0
-        self.origin = Origin(seed, clock_ms // 1000, "home")
-        self.machine = self._build(self.origin)
+        self.now_ms, self._tick_due_ms, self.committed_ms = clock_ms, 0, 0
+        self.origin = Origin(seed, clock_ms // 1000, "home", self._part.number)
+        self.machine = self._part.build(self.origin)
         self.journal, self.log = [], []
 
     def kill(self) -> None:
         """Lose whatever it knew."""
         self.alive = False
 
-    def connected(self, broker: Any, clock_ms: int) -> Step:
-        """Its session is up."""
+    def offer(self, event: Connected | Leases, clock_ms: int) -> Step:
+        """Something happened that is no packet: its session is up, its store has answered."""
         now_ms = self._time(clock_ms)
-        self._record(Happened(len(self.journal), now_ms, "Connected", {"broker": broker}))
-        return self._step(None, self.machine.core.step(Connected(broker), now_ms))
+        if self._keep:
+            kind = type(event)
+            data = _PLAIN[kind].dump_python(event, mode="json")
+            self._record(Happened(len(self.journal), now_ms, kind.__name__, data))
+        return self._step(None, event, self.machine.core.step(event, now_ms))
 
     def take(self, packet: Packet, clock_ms: int) -> Step:
         """A packet came."""
         now_ms = self._time(clock_ms)
-        self._record(Took(len(self.journal), now_ms, packet))
+        if self._keep:
+            self._record(Took(len(self.journal), now_ms, packet))
         verdict = self.machine.guard.judge(packet, now_ms)
         if isinstance(verdict, Rejected):
-            return self._step(verdict, [verdict])
-        return self._step(verdict, self.machine.core.step(verdict, now_ms))
+            return self._step(verdict, None, (verdict,))
+        return self._step(verdict, None, self.machine.core.step(verdict, now_ms))
 
     def tick(self, clock_ms: int) -> Step | None:
-        """Time passed; None while no tick is due."""
+        """Time passed; None while no tick is due, and where nothing comes of it."""
         now_ms = self._time(clock_ms)
         if now_ms < self._tick_due_ms:
             return None
-        self._tick_due_ms = now_ms + 50
-        self._record(Ticked(len(self.journal), now_ms))
+        self._tick_due_ms = now_ms + TICK_MS
+        if self._keep:
+            self._record(Ticked(len(self.journal), now_ms))
         effects = self.machine.core.tick(now_ms)
-        return self._step(None, effects, self.machine.lane.tick(now_ms))
+        told = self.machine.lane.tick(now_ms)
+        return self._step(None, None, effects, told) if effects or told else None
 
     def start_record(self, settings: dict[str, Any]) -> Start:
         """What a journal of this incarnation begins with."""
         seed, boot, house = self.origin.seed, self.origin.boot, self.origin.house
-        return Start(self.name, "", "", settings, seed, boot, house)
+        return Start(self.plane, "", "", settings, seed, boot, house, copy=self._part.number)
 
     def _time(self, clock_ms: int) -> int:
         # As the shell: the core's time never runs backwards.
@@ -107,22 +134,29 @@ class Process:
     def _step(
         self,
         verdict: Accepted | Removed | Rejected | None,
+        event: Connected | Leases | None,
         effects: Sequence[Any],
         more: Sequence[Publish] = (),
     ) -> Step:
+        if not effects and not more:
+            return Step(self, self.now_ms, verdict, event, (), (), ())
         sent: list[Publish] = []
-        refused = []
+        refused: list[Rejected] = []
+        claims: list[Claim] = []
         for effect in effects:
-            if isinstance(effect, Rejected):
+            if isinstance(effect, Publish):
+                sent.append(effect)
+            elif isinstance(effect, Rejected):
                 refused.append(effect)
                 sent += self.machine.lane.step(effect, self.now_ms)
             else:
-                sent.append(effect)
+                claims.append(effect)
         sent += more
         if self._keep:
+            # What a step asks of the store comes last.
             self.log += sent
-        return Step(self, self.now_ms, verdict, tuple(refused), tuple(sent))
+            self.log += claims
+        return Step(self, self.now_ms, verdict, event, refused, sent, claims)
 
     def _record(self, record: Input) -> None:
-        if self._keep:
-            self.journal.append(record)
+        self.journal.append(record)

@@ -9,9 +9,16 @@ from nervus.bus.journal_file import Answered
 from nervus.runtime.replay import replay_of
 from simulation.invariants import Invariants, Violation
 from simulation.process import Step
-from simulation.world import RELAY, SETTINGS, Faults, World, scope_of
+from simulation.world import LIVELY, Faults, World, scope_of
 
-ROUGH = Faults(crash_every_s=12, clock_jump_every_s=20, gate_every_s=2, flood_every_s=15)
+ROUGH = Faults(
+    late=0.03,
+    crash_every_s=10,
+    break_every_s=20,
+    clock_jump_every_s=20,
+    gate_every_s=1,
+    flood_every_s=15,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,7 @@ def run_seed(seed: int, seconds: float, faults: Faults = ROUGH) -> Report:
         Violation: An invariant does not hold; the message says where and how to see it again.
     """
     digest = blake2b(digest_size=16)
-    invariants = Invariants(RELAY)
+    invariants = Invariants(LIVELY)
 
     def watch(step: Step) -> None:
         for publish in step.sent:
@@ -56,7 +63,7 @@ def run_seed(seed: int, seconds: float, faults: Faults = ROUGH) -> Report:
 def _replays(world: World) -> None:
     """What each plane took since its last start makes it say the same again."""
     for process in world.processes:
-        settings = SETTINGS[process.name].model_dump(mode="json")
+        settings = LIVELY[process.plane].model_dump(mode="json")
         replay = replay_of(process.start_record(settings))
         granted = [Answered(board, scope_of(board)) for board in world.known]
         records = [*granted, *process.journal]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.table import Goal, Row
 from simulation.invariants import Invariants
-from simulation.world import CALM, RELAY, World
+from simulation.world import CALM, PLAIN, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,8 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
     rate = 0.0
     for number in range(rounds):
         for name, factors in times.items():
-            watch = Invariants(RELAY) if name == "checked" else _nothing
-            world = World(number, CALM, watch, boards=_BOARDS, keep=False)
+            watch = Invariants(PLAIN) if name == "checked" else _nothing
+            world = World(number, CALM, watch, settings=PLAIN, boards=_BOARDS, keep=False)
             began = time.process_time()
             world.run(seconds)
             factors.append(seconds / (time.process_time() - began))
