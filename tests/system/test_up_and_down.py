@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nervus.api import ApiClient
 from support import DEADLINE_S, eventually, process_lives, processes_naming
 
 NERVUS = [sys.executable, "-m", "nervus"]
@@ -70,7 +71,7 @@ def test_it_stops_cleanly_and_leaves_no_process(
 ) -> None:
     up = start()
     pids = [child["pid"] for child in up.wait_ready().values()]
-    assert len(pids) == 3
+    assert len(pids) == 4
     assert up.stop(number) == 0
     assert [pid for pid in pids if process_lives(pid)] == []
     assert processes_naming(up.state) == []
@@ -132,7 +133,7 @@ def test_a_second_start_on_the_same_folder_is_refused(start: Callable[..., Up]) 
     assert up.ready()
 
 
-@pytest.mark.timeout(45)  # eight processes at once, each a second of imports on an idle core
+@pytest.mark.timeout(45)  # nine processes at once, each a second of imports on an idle core
 def test_services_can_have_a_process_each(start: Callable[..., Up]) -> None:
     children = start("--separate").wait_ready(within_s=40)
     assert list(children)[2:] == [
@@ -142,8 +143,9 @@ def test_services_can_have_a_process_each(start: Callable[..., Up]) -> None:
         "command",
         "reflect",
         "history",
+        "api",
     ]
-    assert len({child["pid"] for child in children.values()}) == 8
+    assert len({child["pid"] for child in children.values()}) == 9
 
 
 def test_a_running_system_answers_status_doctor_and_new_identities(
@@ -166,6 +168,8 @@ def test_a_running_system_answers_status_doctor_and_new_identities(
         )
         assert result.returncode == 0, result.stderr
         assert word in result.stdout
+    answer = ApiClient(up.state / "run" / "api.sock").get("/v1/history", {})
+    assert (answer["meta"]["principal"], answer["payload"]) == ("operator", [])
     log = subprocess.run(
         ["mosquitto_sub", *_client(up, "me"), "-t", "$SYS/broker/version", "-C", "1", "-W", "5"],
         capture_output=True,

@@ -14,7 +14,7 @@ from nervus.wire import TopicSpec
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
-Plane = Literal["brainstem", "thalamus", "policy", "reliable", "reflect", "history"]
+Plane = Literal["brainstem", "thalamus", "policy", "reliable", "reflect", "history", "api"]
 
 
 class Context(Protocol):
@@ -38,6 +38,11 @@ class Context(Protocol):
     @property
     def data(self) -> Path:
         """Folder of the stores."""
+        ...
+
+    @property
+    def run(self) -> Path:
+        """Folder of what lives only while the system runs, as sockets do."""
         ...
 
     @property
@@ -69,6 +74,10 @@ class Context(Protocol):
 
     def grants(self) -> Mapping[str, str]:
         """Return the granted `scope_level/scope` of each device id, as it is now."""
+        ...
+
+    def roles(self) -> Mapping[str, str]:
+        """Return the role of each identity that stands, by name, as it is now."""
         ...
 
     async def erase_retained(self, topics: Sequence[TopicSpec]) -> int:

@@ -2,20 +2,27 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from nervus.api import ApiClient, ApiSettings
 from nervus.cli.moments import moment
 from nervus.cli.options import State
 from nervus.errors import UsageError
-from nervus.history import Archive, Query, Recorded
+from nervus.history import Archive, Query, Recorded, every
+from nervus.runtime.settings import Settings, broken_rule
 from nervus.runtime.state import StateFolder
+
+Get = Callable[[Query], list[Recorded]]
 
 _FOLLOW_S: Final = 0.5
 _WIDTH: Final = 120
@@ -31,6 +38,7 @@ def history(  # noqa: PLR0913 - each is an option
     scope: Annotated[str | None, typer.Option(help="As room/kitchen.")] = None,
     channel: Annotated[str | None, typer.Option(help="As somatic.")] = None,
     contract: Annotated[str | None, typer.Option(help="As Outcome.")] = None,
+    plane: Annotated[str | None, typer.Option(help="As th: the topic's first level.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Messages at most.")] = 1_000,
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Lines of JSON, in full.")] = False,
@@ -49,7 +57,7 @@ def history(  # noqa: PLR0913 - each is an option
       nervus history --follow --channel somatic
     """
     fields: dict[str, Any] = {"from_ms": moment("--from", from_), "channel": channel}
-    fields |= {"contract": contract}
+    fields |= {"contract": contract, "plane": plane}
     if scope is not None:
         fields["scope_level"], _, fields["scope"] = scope.partition("/")
         if not fields["scope"]:
@@ -57,14 +65,38 @@ def history(  # noqa: PLR0913 - each is an option
     if not follow:
         fields["to_ms"] = moment("--to", to)
     query = Query.of(**fields)
-    with Archive.open(StateFolder.open(state).data / "history.db") as archive:
-        found = _following(archive, query) if follow else archive.pages(query)
+    with _source(StateFolder.open(state)) as get:
+        found = _following(get, query) if follow else every(get, query)
         _show(found, limit=limit, as_json=as_json, follow=follow)
 
 
-def _following(archive: Archive, query: Query) -> Iterator[Recorded]:
+@contextmanager
+def _source(folder: StateFolder) -> Iterator[Get]:
+    """Asks the hub where it runs; else the store itself."""
+    client = ApiClient(_api(folder).path(folder.run))
+    if client.answers():
+        yield partial(_asked, client)
+        return
+    with Archive.open(folder.data / "history.db") as archive:
+        yield archive.get
+
+
+def _api(folder: StateFolder) -> ApiSettings:
+    path = folder.settings_file
+    try:
+        return ApiSettings(**Settings.load(path).api)
+    except ValidationError as error:
+        raise broken_rule(path, path.read_text(encoding="utf-8"), error, ("api",)) from error
+
+
+def _asked(client: ApiClient, query: Query) -> list[Recorded]:
+    answer = client.get("/v1/history", query.model_dump(exclude_defaults=True))
+    return [Recorded(**one) for one in answer["payload"]]
+
+
+def _following(get: Get, query: Query) -> Iterator[Recorded]:
     while True:
-        for one in archive.pages(query):
+        for one in every(get, query):
             query = query.model_copy(update={"after": one.number})
             yield one
         time.sleep(_FOLLOW_S)

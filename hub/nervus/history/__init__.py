@@ -1,12 +1,21 @@
 """History: the core plane as it was, in order, and any stretch of it again."""
 
-from nervus.history.archive import Archive, ArchiveError, Query, QueryError, Recorded
+from nervus.history.archive import (
+    Archive,
+    ArchiveError,
+    ArchiveTimeoutError,
+    Query,
+    QueryError,
+    Recorded,
+    every,
+)
 from nervus.history.core import History, HistoryCounters, Record, Trim
 from nervus.history.settings import HistorySettings
 
 __all__ = [
     "Archive",
     "ArchiveError",
+    "ArchiveTimeoutError",
     "History",
     "HistoryCounters",
     "HistorySettings",
@@ -15,4 +24,5 @@ __all__ = [
     "Record",
     "Recorded",
     "Trim",
+    "every",
 ]

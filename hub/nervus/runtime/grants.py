@@ -1,4 +1,4 @@
-"""Which scope each board was granted, kept at hand for the guard."""
+"""Which scope each board was granted, and each identity's role, kept at hand."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ LOOK_EVERY_S: Final = 0.2
 
 
 class Grants:
-    """Boards' scopes from the list of identities.
+    """Boards' scopes and everybody's role, from the list of identities.
 
     The guard asks for every message, so the file is looked at now and then, and read again only
     when it has changed.
@@ -28,6 +28,7 @@ class Grants:
         self._look_at = float("-inf")
         self._seen: tuple[int, int] | None = None
         self._scopes: dict[str, str] = {}
+        self._roles: dict[str, str] = {}
 
     def grants(self) -> Mapping[str, str]:
         """Return `scope_level/scope` by board.
@@ -35,21 +36,34 @@ class Grants:
         Raises:
             NervusError: The list is damaged.
         """
+        self._look()
+        return self._scopes
+
+    def roles(self) -> Mapping[str, str]:
+        """Return the role by identity; who was revoked has none.
+
+        Raises:
+            NervusError: The list is damaged.
+        """
+        self._look()
+        return self._roles
+
+    def _look(self) -> None:
         now = self._clock()
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY_S
             self._refresh()
-        return self._scopes
 
     def _refresh(self) -> None:
         try:
             status = self._file.stat()
         except FileNotFoundError:
-            self._scopes = {}
+            self._scopes, self._roles = {}, {}
             return
         # Written by rename, so a change is always another inode; one may be reused, hence the time.
         seen = (status.st_ino, status.st_mtime_ns)
         if seen != self._seen:
             identities = self._authority.identities()
             self._scopes = {one.name: one.scope for one in identities if one.scope is not None}
+            self._roles = {one.name: one.role for one in identities if one.role is not None}
             self._seen = seen

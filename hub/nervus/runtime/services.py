@@ -88,8 +88,13 @@ SERVICES: Final[dict[str, Service]] = {
             (ServiceIdentity("reflect", "reflect"), ServiceIdentity("cleaner", "cleaner")),
         ),
         Service("history", "nervus.history.service", (ServiceIdentity("history", "history"),)),
+        # It connects to no broker.
+        Service("api", "nervus.api.service", ()),
     )
 }
+
+APART: Final = ("api",)
+"""Services that always have a process of their own: what people ask must not delay a plane."""
 
 SHARDED: Final = ("thalamus",)
 """Services of which there is one for each shard."""
@@ -151,6 +156,11 @@ class ServiceContext:
         return self.state.data
 
     @property
+    def run(self) -> Path:
+        """Folder of what lives only while the system runs, as sockets do."""
+        return self.state.run
+
+    @property
     def policy_file(self) -> Path:
         """What may be commanded by whom."""
         return self.state.policy_file
@@ -177,6 +187,10 @@ class ServiceContext:
     def grants(self) -> Mapping[str, str]:
         """Return the granted `scope_level/scope` of each board; a change shows within 200 ms."""
         return self._grants.grants()
+
+    def roles(self) -> Mapping[str, str]:
+        """Return the role of each identity that stands; a change shows within 200 ms."""
+        return self._grants.roles()
 
     def session_config(self, identity: str, broker: BrokerName) -> BrokerAddress:
         """Return where and as whom to connect.

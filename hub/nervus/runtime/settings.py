@@ -52,7 +52,7 @@ port = {core_port}
 enabled = false
 
 # Each plane has a table of its own: [brainstem], [thalamus], [policy], [reliable], [reflect],
-# [history]. Their keys are explained in the plane's README.
+# [history], [api]. Their keys are explained in the plane's README.
 """
 
 
@@ -130,6 +130,7 @@ class Settings(BaseSettings):
     reliable: dict[str, Any] = Field(default_factory=dict)
     reflect: dict[str, Any] = Field(default_factory=dict)
     history: dict[str, Any] = Field(default_factory=dict)
+    api: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(

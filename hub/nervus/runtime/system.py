@@ -22,7 +22,7 @@ from nervus.runtime.brokers import (
 from nervus.runtime.child import Child
 from nervus.runtime.files import LockedError, locked
 from nervus.runtime.identity import Authority
-from nervus.runtime.services import ensure_identities, services_of
+from nervus.runtime.services import APART, ensure_identities, services_of
 from nervus.runtime.settings import Settings, create_settings, port_is_free
 from nervus.runtime.state import StateFolder
 from nervus.runtime.supervision import Timing
@@ -68,11 +68,13 @@ def broker_child(broker: Broker) -> Child:
 
 
 def service_children(state: StateFolder, settings: Settings) -> list[Child]:
-    """Return the services as children: one for all, or one each where the settings say so."""
+    """Return the services as children: one for most, or one each where the settings say so."""
     command = (sys.executable, "-m", "nervus", "run", "--state", str(state.path))
-    if settings.processes == "separate":
-        return [Child(name, (*command, name)) for name in services_of(settings)]
-    return [Child("services", (*command, *services_of(settings)))]
+    names = list(services_of(settings))
+    alone = names if settings.processes == "separate" else [n for n in names if n in APART]
+    together = [name for name in names if name not in alone]
+    children = [Child(name, (*command, name)) for name in alone]
+    return [Child("services", (*command, *together)), *children] if together else children
 
 
 async def run_system(
