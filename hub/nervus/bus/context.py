@@ -14,7 +14,7 @@ from nervus.wire import TopicSpec
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
-Plane = Literal["brainstem", "thalamus", "policy", "reliable", "reflect", "history"]
+Plane = Literal["brainstem", "thalamus", "policy", "reliable", "updates", "reflect", "history"]
 
 
 class Context(Protocol):

@@ -62,6 +62,10 @@ COMMANDS: Final = {
         "nervus.cli.identity:app",
         "Issue and revoke certificates, list who takes part.",
     ),
+    "update": (
+        "nervus.cli.update:app",
+        "Bring a version of the firmware to boards: signed, a few first, taken back by itself.",
+    ),
 }
 """Where each command is, and the first line of its own help."""
 
