@@ -252,6 +252,19 @@ def test_on_trial_no_other_update_is_taken_so_that_there_is_a_way_back(board: Bo
     assert board.told[-1] == ("offer", "refused", "on_trial")
 
 
+def test_an_offer_between_install_and_restart_changes_nothing(board: Board) -> None:
+    board.update.offer(NEW.offer())
+    assert board.run(NEW)
+    board.update.offer(NEW.offer())
+    board.update.offer(Pack("1.2.0", FILES).offer())
+    assert board.told[-2:] == [("offer", "refused", "on_trial")] * 2
+    assert board.run(NEW)
+    # The way back leads to what ran before, not to what is installed.
+    for _ in range(BAD_BOOTS + 1):
+        board.boot()
+    assert (board.slots.slot, board.slots.taken_back) == ("", True)
+
+
 def test_the_next_update_takes_the_other_slot_and_leaves_the_running_one(board: Board) -> None:
     board.update.offer(NEW.offer())
     board.run(NEW)

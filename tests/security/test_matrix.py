@@ -81,6 +81,29 @@ def test_reliable_alone_actuates(matrix: Matrix) -> None:
     assert matrix.publishers("core", "/sc/eff/") == set()
 
 
+def test_the_updater_alone_brings_applications_to_boards_and_can_do_nothing_else(
+    matrix: Matrix,
+) -> None:
+    about_boards = "/sc/dev/event/device/{device_id}/"
+    for offered in (f"{about_boards}update", f"{about_boards}chunk"):
+        assert matrix.publishers("spinal", offered) == {"updater", "board"}
+    rights = {
+        (cell.broker, cell.topic, cell.publishes, cell.reads)
+        for cell in matrix.cells
+        if cell.role == "updater" and (cell.publishes or cell.reads)
+    }
+    assert rights == {
+        ("spinal", "update_offer", True, False),
+        ("spinal", "chunk", True, False),
+        ("spinal", "chunk_request", False, True),
+        ("spinal", "update_report", False, True),
+        ("spinal", "device_status", False, True),
+        ("spinal", "device_info", False, True),
+        ("spinal", "reject", True, False),
+        ("core", "reject", True, False),
+    }
+
+
 @pytest.mark.req("S1-8", "S2-10", "S2-73", "S2-74")
 @pytest.mark.parametrize(("broker", "publishers"), [("core", {"gatekeeper"}), ("spinal", set())])
 def test_the_gatekeeper_alone_sets_gates(

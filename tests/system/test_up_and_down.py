@@ -141,6 +141,7 @@ def test_services_can_have_a_process_each(start: Callable[..., Up]) -> None:
         "thalamus",
         "gatekeeper",
         "command",
+        "updates",
         "reflect",
         "history",
         "api",

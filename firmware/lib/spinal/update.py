@@ -153,8 +153,9 @@ class Update:
     def _admitted(self, payload: dict) -> str:
         """The text to be signed; UpdateError when this board must not take the offer."""
         version = payload["version"]
-        if self._slots.trial:
-            raise _refusal("on_trial", "%s is on trial; offer it again later" % self._running)
+        if self._slots.trial or self.installed:
+            # Installed, it waits for the restart: another one now would take the way back.
+            raise _refusal("on_trial", "an application is on trial; offer it again later")
         if not self._keys:
             raise _refusal("no_key", "node.json names no update_keys: nothing can be proven")
         if version == self._slots.refused:

@@ -14,7 +14,9 @@ from nervus.wire import TopicSpec
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
-Plane = Literal["brainstem", "thalamus", "policy", "reliable", "reflect", "history", "api"]
+Plane = Literal[
+    "brainstem", "thalamus", "policy", "reliable", "updates", "reflect", "history", "api"
+]
 
 
 class Context(Protocol):

@@ -25,7 +25,7 @@ COMMANDS: Final = {
     ),
     "status": (
         "nervus.cli.status:status",
-        "Show brokers and services, how long they run and how often they were restarted.",
+        "Show brokers and services, how long they run, how often they were restarted, what ails them.",
     ),
     "rejects": (
         "nervus.cli.rejects:rejects",
@@ -61,6 +61,10 @@ COMMANDS: Final = {
     "identity": (
         "nervus.cli.identity:app",
         "Issue and revoke certificates, list who takes part.",
+    ),
+    "update": (
+        "nervus.cli.update:app",
+        "Bring a version of the firmware to boards: signed, a few first, taken back by itself.",
     ),
 }
 """Where each command is, and the first line of its own help."""

@@ -29,6 +29,7 @@ from nervus.wire.topics import ROLES, TOPICS
 app: Final = typer.Typer(
     help="Issue and revoke certificates, list who takes part.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

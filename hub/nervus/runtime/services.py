@@ -82,6 +82,7 @@ SERVICES: Final[dict[str, Service]] = {
             "nervus.policy.service",
             (ServiceIdentity("policy", "policy"), ServiceIdentity("reliable", "reliable")),
         ),
+        Service("updates", "nervus.updates.service", (ServiceIdentity("updater", "updater"),)),
         Service(
             "reflect",
             "nervus.reflect.service",

@@ -51,8 +51,8 @@ port = {core_port}
 [journal]
 enabled = false
 
-# Each plane has a table of its own: [brainstem], [thalamus], [policy], [reliable], [reflect],
-# [history], [api]. Their keys are explained in the plane's README.
+# Each plane has a table of its own: [brainstem], [thalamus], [policy], [reliable], [updates],
+# [reflect], [history], [api]. Their keys are explained in the plane's README.
 """
 
 
@@ -128,6 +128,7 @@ class Settings(BaseSettings):
     thalamus: dict[str, Any] = Field(default_factory=dict)
     policy: dict[str, Any] = Field(default_factory=dict)
     reliable: dict[str, Any] = Field(default_factory=dict)
+    updates: dict[str, Any] = Field(default_factory=dict)
     reflect: dict[str, Any] = Field(default_factory=dict)
     history: dict[str, Any] = Field(default_factory=dict)
     api: dict[str, Any] = Field(default_factory=dict)

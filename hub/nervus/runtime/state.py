@@ -102,6 +102,16 @@ class StateFolder:
         return self.path / "data"
 
     @property
+    def updates(self) -> Path:
+        """What boards are to be updated with, and which: see `nervus.updates.Orders`."""
+        return self.data / "updates"
+
+    @property
+    def update_key(self) -> Path:
+        """The key that signs applications for boards, PEM; it may be kept elsewhere."""
+        return self.path / "update-key.pem"
+
+    @property
     def run(self) -> Path:
         """What lives only while the system runs: status, locks, process ids."""
         return self.path / "run"
@@ -131,6 +141,7 @@ class StateFolder:
             self.ca,
             self.identities,
             self.data,
+            self.updates,
             self.run,
             self.path / "brokers",
             *brokers,

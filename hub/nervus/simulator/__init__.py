@@ -1,6 +1,6 @@
 """Virtual boards: the real firmware on the real MicroPython, one process for each board."""
 
-from nervus.simulator.image import ImageError
+from nervus.simulator.image import ImageError, modules
 from nervus.simulator.process import BoardStartError, ControlError
 from nervus.simulator.toolchain import Form, Toolchain, ToolchainError
 from nervus.simulator.virtual_board import Identity, Output, VirtualBoard
@@ -15,4 +15,5 @@ __all__ = [
     "Toolchain",
     "ToolchainError",
     "VirtualBoard",
+    "modules",
 ]

