@@ -25,7 +25,7 @@ COMMANDS: Final = {
     ),
     "status": (
         "nervus.cli.status:status",
-        "Show brokers and services, how long they run, how often they were restarted, what ails them.",
+        "Show brokers and services: how long they run, how often they restarted, what ails them.",
     ),
     "rejects": (
         "nervus.cli.rejects:rejects",

@@ -23,7 +23,7 @@ def status(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Show brokers and services, how long they run, how often they were restarted, what ails them.
+    """Show brokers and services: how long they run, how often they restarted, what ails them.
 
     The exit code is 0 when all of them serve and none says that it suffers, else 1.
 
