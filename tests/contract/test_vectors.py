@@ -18,7 +18,17 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from contract.reference import SCHEMAS, validator
-from contract.vectors import FILES, MESSAGES, VECTORS, Vector, merge, packet, paths
+from contract.vectors import (
+    FILES,
+    HOSTILE,
+    MESSAGES,
+    SPOILED,
+    VECTORS,
+    Vector,
+    merge,
+    packet,
+    paths,
+)
 from nervus.wire import Accepted, Guard, Packet, Rejected
 from nervus.wire.contracts import CONTRACTS
 from nervus.wire.decode import DecodeError, has_null
@@ -30,7 +40,8 @@ CHECKOUT = Path(__file__).parents[2]
 TOOLS = CHECKOUT / ".tools"
 BOARD = (TOOLS / "micropython/micropython", "-X", "heapsize=192k")
 COLUMNS = ("jsonschema", "guard", "board", "ajv")
-ALL = [vector for vectors in VECTORS.values() for vector in vectors]
+OF_EACH = {contract: [*VECTORS[contract], *HOSTILE[contract]] for contract in VECTORS}
+ALL = [vector for vectors in OF_EACH.values() for vector in vectors]
 
 pytestmark = pytest.mark.timeout(60)
 """The first test that asks for the readings waits for all four of them."""
@@ -156,7 +167,7 @@ def matrix(readings: dict[str, Said]) -> str:
     """Contract by column: vectors it agrees on, of those it was given."""
     lines = [f"{'':24}" + "".join(f"{column:>12}" for column in COLUMNS)]
     total: Counter[str] = Counter()
-    for contract, vectors in VECTORS.items():
+    for contract, vectors in OF_EACH.items():
         cells = []
         for column in COLUMNS:
             said = readings[column]
@@ -183,7 +194,7 @@ def test_a_reading_takes_and_refuses_what_the_vectors_say(
     contract: str, column: str, readings: dict[str, Said]
 ) -> None:
     said = readings[column]
-    given = [vector for vector in VECTORS[contract] if str(vector) in said]
+    given = [vector for vector in OF_EACH[contract] if str(vector) in said]
     if column != "board":
         assert given
     if column == "board" and contract in BOARD_TAKES:
@@ -203,6 +214,45 @@ def test_the_files_keep_to_their_form() -> None:
         assert file["contract"] == name
         names = [row["name"] for row in (*file["valid"], *file["invalid"])]
         assert len(names) == len(set(names)), name
+
+
+DANGERS = {
+    "in CBOR": {
+        *("CBOR that ends too early", "CBOR with a byte behind it", "a key twice in CBOR"),
+        *("an unknown number for a field", "a name of no field", "bytes where a text stands"),
+        *("a list where a text stands", "a key twice, once longer", "NaN in CBOR"),
+        *("infinity in CBOR", "seventeen arrays in each other", "a text of an exabyte"),
+        *("a list of 129 items", "an unknown number for a name", "an integer of 2^53 in CBOR"),
+        *("CBOR of indefinite length", "a tag inside CBOR", "null in CBOR", "no UTF-8 in CBOR"),
+        *("an id of 15 bytes", "a float for an integer", "an integer of eight bytes"),
+    },
+    "in Protobuf": {
+        *("an end too early, in Protobuf", "a byte behind it, in Protobuf"),
+        *("an unknown field, in Protobuf", "an unknown field in the payload, in Protobuf"),
+        *("a field twice, in Protobuf", "a group, in Protobuf", "no UTF-8, in Protobuf"),
+        *("a number where a text stands, in Protobuf", "NaN, in Protobuf"),
+        *("a double where an integer stands, in Protobuf", "an enum's -1, in Protobuf"),
+        "an integer that is longer than it need be, in Protobuf",
+        *("a length beyond the end, in Protobuf", "an integer of 2^53, in Protobuf"),
+        *("an enum's 0, in Protobuf", "an enum's 99, in Protobuf", "an id missing, in Protobuf"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", DANGERS)
+def test_every_contract_is_spoiled_in_the_same_ways(encoding: str) -> None:
+    form = json.loads((SCHEMAS / "vectors/hostile.schema.json").read_text())
+    Draft202012Validator(form).validate(SPOILED)
+    rows = [row for row in SPOILED["vectors"] if row["of"] == encoding]
+    ways: dict[str, set[str]] = {}
+    for row in rows:
+        ways.setdefault(row["name"], set()).update(row["edits"])
+    assert {name for name in DANGERS[encoding] if ways[name] != set(CONTRACTS)} == set()
+    everywhere = sum(contracts == set(CONTRACTS) for contracts in ways.values())
+    assert everywhere >= (75 if encoding == "in CBOR" else 40)
+    for contract, vectors in HOSTILE.items():
+        bodies = {(vector.data, vector.twice) for vector in vectors}
+        assert len(bodies) == len(vectors), contract
 
 
 @pytest.mark.parametrize("contract", sorted(CONTRACTS))

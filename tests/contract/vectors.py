@@ -3,7 +3,7 @@
 import base64
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class Vector:
     meaning: Message | None
     twice: bool
     granted: dict[str, str]
+    edited: bool
 
     @property
     def packet(self) -> Packet:
@@ -57,8 +58,8 @@ def merge(target: object, patch: object) -> Any:
     return merged
 
 
-def _vectors(file: Message) -> Iterator[Vector]:
-    for row in (*file["valid"], *file["invalid"]):
+def _vectors(file: Message, rows: Iterable[Message]) -> Iterator[Vector]:
+    for row in rows:
         if "text" in row:
             data = row["text"].encode()
         elif "base64" in row:
@@ -81,17 +82,39 @@ def _vectors(file: Message) -> Iterator[Vector]:
             data=data,
             encoding=told_by(data),
             meaning=merge(file["message"], row.get("patch", {})) if "stage" not in row else None,
+            edited="edits" in row,
             twice=row.get("twice", False),
             granted=file.get("granted", {}),
         )
 
 
+def _hostile(contract: str, file: Message) -> Iterator[Message]:
+    """The rows of hostile.json for a contract, each with its bytes."""
+    valid = {row["name"]: bytes.fromhex(row["hex"]) for row in file["valid"] if "hex" in row}
+    for row in SPOILED["vectors"]:
+        if contract in row["edits"]:
+            yield row | {"hex": _edited(valid[row["of"]], row["edits"][contract]).hex()}
+
+
+def _edited(data: bytes, edits: list[tuple[int, int, str]]) -> bytes:
+    for at, cut, put in reversed(edits):
+        data = data[:at] + bytes.fromhex(put) + data[at + cut :]
+    return data
+
+
+SPOILED: Message = json.loads((FOLDER / "hostile.json").read_text())
 FILES: dict[str, Message] = {
     path.stem: json.loads(path.read_text())
     for path in sorted(FOLDER.glob("*.json"))
-    if not path.name.endswith(".schema.json")
+    if path.name != "hostile.json" and not path.name.endswith(".schema.json")
 }
-VECTORS: dict[str, list[Vector]] = {name: list(_vectors(file)) for name, file in FILES.items()}
+VECTORS: dict[str, list[Vector]] = {
+    name: list(_vectors(file, (*file["valid"], *file["invalid"]))) for name, file in FILES.items()
+}
+HOSTILE: dict[str, list[Vector]] = {
+    name: list(_vectors(file, _hostile(name, file))) for name, file in FILES.items()
+}
+"""Bytes spoiled by tools/generate, for the matrix alone."""
 MESSAGES: dict[str, Message] = {name: file["message"] for name, file in FILES.items()}
 VALID: dict[str, tuple[str, Message]] = {
     name: (file["topic"], file["message"]) for name, file in FILES.items() if "topic" in file

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from generator import asyncapi, cbor, firmware, models, proto, topics
+from generator import asyncapi, cbor, firmware, hostile, models, proto, topics
 from generator.schemas import Schemas
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,6 +16,7 @@ TARGETS: dict[str, Callable[[Schemas], str | bytes]] = {
     "hub/nervus/wire/cbor_tables.py": lambda schemas: cbor.tables(schemas, list(schemas.contracts)),
     "schemas/numbers.json": lambda schemas: cbor.record(schemas, ROOT / "schemas"),
     "schemas/asyncapi.yaml": asyncapi.generate,
+    "schemas/vectors/hostile.json": lambda s: hostile.generate(s, ROOT / "schemas/vectors"),
     "schemas/nervus.proto": proto.generate,
     "schemas/nervus.binpb": proto.descriptors,
     "firmware/lib/spinal/contracts.py": firmware.contracts,
