@@ -105,6 +105,7 @@ def _values(parts: _Parts) -> Iterator[Spoiled]:
     yield _wrong(
         "an integer that is longer than it need be", parts.but("boot", _VARINT, b"\x83\x00")
     )
+    yield _wrong("a true that is 2", parts.but("historical", _VARINT, b"\x02"))
     yield _wrong("an integer of eleven bytes", parts.but("boot", _VARINT, b"\x80" * 10 + b"\x01"))
     yield _invalid(
         "a negative where none may be", parts.but("boot", _VARINT, b"\xff" * 9 + b"\x01")

@@ -1,8 +1,9 @@
 """Protobuf of schemas/nervus.proto, read so that nothing gets lost in silence.
 
 A message is read in two steps: its Frame, whose metadata name the contract, then the payload of
-that contract. Refused are unknown fields, fields that come twice, longer forms than need be, a
-choice without a value, NaN and infinities, and integers beyond ± 2⁵³. The first field is meta.
+that contract. Refused are unknown fields, fields that come twice, longer forms than need be, a true
+that is not 1, a choice without a value, NaN and infinities, and integers beyond ± 2⁵³. The first
+field is meta.
 """
 
 from functools import cache
@@ -79,9 +80,11 @@ def parsed(name: str, data: bytes) -> Any:
     except ProtobufError as error:
         raise DecodeError(f"no Protobuf of {name}: {error}") from error
     # What is written again without the unknown is shorter when anything was lost on the way: an
-    # unknown field, or the first of two.
+    # unknown field, or the first of two. A true that was no 1 is one then, and the sum is smaller;
+    # the order of fields and of a map's entries changes neither.
     message.DiscardUnknownFields()
-    if message.ByteSize() != len(data):
+    again = message.SerializeToString()
+    if len(again) != len(data) or sum(again) != sum(data):
         raise DecodeError(f"{name}: an unknown field, one that comes twice, or a longer form")
     return message
 
