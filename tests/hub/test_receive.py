@@ -84,6 +84,8 @@ def test_a_topic_that_is_not_utf_8_has_no_name() -> None:
 @pytest.mark.parametrize(
     "packet",
     [
+        b"\x30\x00",
+        b"\x30\x01\x00",
         b"\x30\x02\x00\x05",
         b"\x30\x03\x00\x01t",
         b"\x30\x04\x00\x01t\x09",

@@ -1,6 +1,7 @@
 """Where in time a source's samples lie."""
 
-from nervus.wire.contracts import CompactMeta
+from collections.abc import Mapping
+from typing import Any
 
 
 class SourceClock:
@@ -23,22 +24,24 @@ class SourceClock:
         self.trusted = True
         self.jumps = 0
 
-    def place(self, meta: CompactMeta, now_ms: int, oldest_ms: int) -> int | None:
+    def place(self, meta: Mapping[str, Any], now_ms: int, oldest_ms: int) -> int | None:
         """Event time of a live sample in unix milliseconds; None when it is late."""
-        if meta.clk == "none":
+        if meta["clk"] == "none":
             return now_ms
-        event_ms = meta.t_ms
-        if meta.boot != self._boot:
-            self._boot, self._seq, self.watermark_ms, self.trusted = meta.boot, -1, 0, True
-        if meta.seq > self._seq:
-            self._seq = meta.seq
+        event_ms: int = meta["t_ms"]
+        if meta["boot"] != self._boot:
+            self._boot, self._seq, self.watermark_ms, self.trusted = meta["boot"], -1, 0, True
+        if (seq := meta["seq"]) > self._seq:
+            self._seq = seq
             if event_ms < self.watermark_ms - oldest_ms:
                 self.jumps += self.trusted
                 self.trusted = False
                 self.watermark_ms = event_ms
         if event_ms >= now_ms - oldest_ms:
             self.trusted = True
-            event_ms = min(event_ms, now_ms)
-            self.watermark_ms = max(self.watermark_ms, event_ms)
+            if event_ms > now_ms:
+                event_ms = now_ms
+            if event_ms > self.watermark_ms:
+                self.watermark_ms = event_ms
             return event_ms
         return None if self.trusted else now_ms

@@ -93,13 +93,15 @@ class Brainstem:
 
     def step(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
         """Take a message of a topic that `service.TAKES` names, or what happened to a session."""
-        effects: list[Effect] = self.tick(now_ms)  # type: ignore[assignment]  # a wider list
+        effects: list[Effect] = []
+        if self._agenda.next_ms <= now_ms:
+            effects += self._agenda.run(now_ms)
         if isinstance(event, Accepted):
-            effects += (
-                self._afferent(event, now_ms)
-                if isinstance(event.message, AfferentSignal)
-                else self._message(event, now_ms)
-            )
+            # By its very type: models are slow to say that they are of another.
+            if type(event.message) is AfferentSignal:
+                effects += self._afferent(event, now_ms)
+            else:
+                effects += self._message(event, now_ms)
         elif isinstance(event, Removed):
             effects += self._removed(event, now_ms)
         # A connection changes nothing: the shell's ledger retains again what a broker lost.

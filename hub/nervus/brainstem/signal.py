@@ -9,6 +9,7 @@ SignalKey = tuple[str, str, str]
 """Device, sensor type, unit ("" for none): what a feature is about, and how features are sorted."""
 
 _LARGEST_DIFFERENCE: Final = 1e150
+_LEAST_DEVIATION: Final = 1e-6
 
 
 class Signal:
@@ -53,7 +54,9 @@ class Signal:
         elif elapsed_ms:
             weight = -expm1(-elapsed_ms / self._average_ms)
             # Weighted and clipped so that no pair of doubles overflows.
-            difference = min(abs(value - average), _LARGEST_DIFFERENCE)
+            difference = abs(value - average)
+            if difference > _LARGEST_DIFFERENCE:
+                difference = _LARGEST_DIFFERENCE
             self.average = (1 - weight) * average + weight * value
             self._variance = (1 - weight) * (self._variance + weight * difference * difference)
         return changed
@@ -65,7 +68,12 @@ class Signal:
         deviation counts as at least 1 % of the average, so that a still signal is not surprised by
         its own rounding.
         """
-        if self.average is None:
+        average = self.average
+        if average is None:
             return 0.0
-        deviation = max(sqrt(self._variance), 0.01 * abs(self.average), 1e-6)
-        return -expm1(-abs(value - self.average) / deviation / 3)
+        deviation = sqrt(self._variance)
+        if deviation < (least := 0.01 * abs(average)):
+            deviation = least
+        if deviation < _LEAST_DEVIATION:
+            deviation = _LEAST_DEVIATION
+        return -expm1(-abs(value - average) / deviation / 3)

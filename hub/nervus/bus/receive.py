@@ -31,6 +31,7 @@ _SEVEN_BITS: Final = 0x7F
 _PLAIN_PUBACK: Final = 2
 _EXPIRES: Final = b"\x05\x02"
 _HEADER: Final = 2
+_TOPIC_LENGTH: Final = 2
 _LENGTH_SHIFTS: Final = range(0, 28, 7)
 
 
@@ -66,9 +67,12 @@ class Receiver:
         while end - at >= _HEADER:
             size, body = data[at + 1], at + _HEADER
             if size & _MORE:
-                size, body = _length(data, at + 1)
-                if not body:
-                    break
+                if end - body and not data[body] & _MORE:
+                    size, body = size & _SEVEN_BITS | data[body] << 7, body + 1
+                else:
+                    size, body = _length(data, at + 1)
+                    if not body:
+                        break
             stop = body + size
             if stop > end:
                 break
@@ -84,8 +88,10 @@ class Receiver:
         self._rest = data[at:]
 
     def _publish(self, head: int, data: bytes, at: int, stop: int) -> None:
-        topic_at = at + 2
-        at = topic_at + int.from_bytes(data[at:topic_at], "big")
+        if stop - at < _TOPIC_LENGTH:
+            raise MalformedPacketError("PUBLISH ends before its topic")
+        topic_at = at + _TOPIC_LENGTH
+        at = topic_at + (data[at] << 8 | data[at + 1])
         topic = data[topic_at:at]
         qos, mid = (head & _QOS) >> 1, 0
         if qos:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final, Literal, Never
+from typing import Any, Final, Literal, NamedTuple, Never
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
@@ -35,6 +35,7 @@ OnTrouble = Callable[[str, str | None], None]
 Sink = Callable[["Delivery"], None]
 
 _CLIENT: Final = client_class()
+_new: Final = tuple.__new__
 _FAILURE: Final = 0x80
 _HEADER_BYTES: Final = 18
 """Of a PUBLISH at most: type, remaining length, topic length, id, properties with expiry."""
@@ -64,25 +65,22 @@ class SessionCounters:
         return max(0, self.connects - 1)
 
 
-class Delivery:
+class Delivery(NamedTuple):
     """A packet and the right to acknowledge it.
 
     Until it is acknowledged, the broker counts a QoS 1 packet against the session's receive
     maximum and sends no more beyond that.
     """
 
-    __slots__ = ("_client", "_mid", "packet", "qos")
-
-    def __init__(self, client: Client, packet: Packet, qos: int, mid: int) -> None:
-        self._client = client
-        self._mid = mid
-        self.packet = packet
-        self.qos = qos
+    packet: Packet
+    qos: int
+    client: Client
+    mid: int
 
     def acknowledge(self) -> None:
         """Tell the broker that what the packet asks is done, or safe in a store."""
         if self.qos:
-            self._client.acknowledge(self._mid)
+            self.client.acknowledge(self.mid)
 
 
 class Session:
@@ -342,7 +340,9 @@ class Session:
             if qos:
                 client.acknowledge(mid)
             return
-        self._sink(Delivery(client, Packet(self.broker, topic, payload, retain), qos, mid))
+        # As Packet(…) and Delivery(…), without the Python functions their constructors are.
+        packet = _new(Packet, (self.broker, topic, payload, retain))
+        self._sink(_new(Delivery, (packet, qos, client, mid)))
 
     def _queue(self, delivery: Delivery) -> None:
         room = self._limits.incoming - (0 if delivery.qos else self._limits.receive_maximum)

@@ -231,13 +231,17 @@ class Shell:
 
     async def _drain(self) -> None:
         while self._urgent or self._bulk:
+            now_ms = self._time()
             for _ in range(_BATCH):
                 if self._urgent:
-                    await self._take(self._urgent.popleft())
+                    self._take(self._urgent.popleft(), now_ms)
                 elif self._bulk:
-                    await self._take(self._bulk.popleft())
+                    self._take_packet(self._bulk.popleft(), now_ms)
                 else:
                     break
+                if self._committing >= self.commit_limit:
+                    await self._commits()
+                    now_ms = self._time()
             self._room.set()
             self._tick_if_due(self._time())
             # Sockets are read between batches, or a flood would starve them.
@@ -254,8 +258,12 @@ class Shell:
         if self.ledger is not None:
             self.ledger.tick(now_ms)
 
-    async def _take(self, item: Delivery | Connected | _Offer) -> None:
-        now_ms = self._time()
+    async def _commits(self) -> None:
+        while self._committing >= self.commit_limit:
+            self._committed.clear()
+            await self._committed.wait()
+
+    def _take(self, item: Delivery | Connected | _Offer, now_ms: int) -> None:
         match item:
             case Delivery():
                 self._take_packet(item, now_ms)
@@ -266,9 +274,6 @@ class Shell:
                 self._step(item, now_ms)
             case _Offer():
                 self._step(item.event, now_ms)
-        while self._committing >= self.commit_limit:
-            self._committed.clear()
-            await self._committed.wait()
 
     def _take_packet(self, delivery: Delivery, now_ms: int) -> None:
         verdict = self._guard.judge(delivery.packet, now_ms)

@@ -14,17 +14,15 @@ class TokenBucket:
 
     def whole(self, now_ms: int) -> bool:
         """Whether nothing was taken for long enough to have refilled it."""
-        return self._refilled(now_ms) >= self._burst
+        refill = (now_ms - self._updated_ms) * self._rate / 1000
+        return self._tokens + refill >= self._burst
 
     def take(self, now_ms: int, least: float = 0.0) -> bool:
         """Take a token at `now_ms` if that leaves `least` (a share of `burst`; below 0: a debt)."""
-        if self._refilled(now_ms) - 1 < least * self._burst:
-            return False
-        self._tokens -= 1
-        return True
-
-    def _refilled(self, now_ms: int) -> float:
-        refill = (now_ms - self._updated_ms) * self._rate / 1000
-        self._tokens = min(self._burst, self._tokens + refill)
+        tokens = self._tokens + (now_ms - self._updated_ms) * self._rate / 1000
+        if tokens > self._burst:
+            tokens = self._burst
         self._updated_ms = now_ms
-        return self._tokens
+        taken = tokens - 1 >= least * self._burst
+        self._tokens = tokens - 1 if taken else tokens
+        return taken
