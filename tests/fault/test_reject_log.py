@@ -12,7 +12,7 @@ import pytest
 
 from fault.kept_part import BAD, NOW_MS, QUICK, Watcher, bad, living, rejected, rows
 from hub.plain_broker import PlainBroker, running, within
-from nervus.bus import Session
+from nervus.bus import Session, reject_log
 from nervus.bus.reject_log import RejectLog
 from nervus.wire import Accepted, Guard, Packet, refuse, topics
 
@@ -133,7 +133,8 @@ async def test_a_reject_survives_the_kill_of_its_part(broker: PlainBroker, tmp_p
 async def test_a_reject_that_expired_in_the_outbox_goes_out_when_the_broker_is_back(
     broker: PlainBroker, tmp_path: Path
 ) -> None:
-    async with living(broker, tmp_path) as part:
+    watcher = Watcher(broker)
+    async with living(broker, tmp_path) as part, running(watcher.session):
         broker.kill()
         await within(lambda: not part.session.connected)
         rejected(part)
@@ -144,11 +145,33 @@ async def test_a_reject_that_expired_in_the_outbox_goes_out_when_the_broker_is_b
         assert part.session.counters.expired == 1
 
 
+async def test_what_nobody_listened_to_is_told_once_somebody_does(
+    broker: PlainBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reject_log, "_FLUSH_S", 0.02)
+    monkeypatch.setattr(reject_log, "_AGAIN_S", 0.2)
+    async with living(broker, tmp_path) as part:
+        for number in range(50):
+            rejected(part, f"room-{number}")
+        # Told, and then tried with one of them: not all of them again and again.
+        await within(lambda: part.shell.counters.published >= 53)
+        await within(lambda: part.session.backlog == 0)
+        assert part.shell.counters.published < 60
+        assert part.rejects.sent == 0
+        assert rows(tmp_path, "SELECT DISTINCT sent FROM bus_rejects") == [(0,)]
+        watcher = Watcher(broker)
+        async with running(watcher.session):
+            await within(lambda: part.rejects.sent == 50)
+            await within(lambda: rows(tmp_path, "SELECT DISTINCT sent FROM bus_rejects") == [(1,)])
+    ids = [json.loads(packet.payload)["meta"]["message_id"] for packet in watcher.packets]
+    assert len(ids) == len(set(ids)) == 50
+
+
 async def test_rows_and_bytes_are_bounded_and_only_what_was_never_told_counts_as_dropped(
     broker: PlainBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RejectLog, "row_limit", 10)
-    async with living(broker, tmp_path) as part:
+    async with living(broker, tmp_path) as part, running(Watcher(broker).session):
         for number in range(8):
             rejected(part, f"told-{number}")
         await within(lambda: part.rejects.sent == 8)

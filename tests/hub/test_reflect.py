@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from hub.command_inputs import NOW_MS, judged
+from nervus.bus import KEPT
 from nervus.reflect import EraseRetained, Keep, Quarantine, Reflect, ReflectSettings, service
-from nervus.reflect.quarantine import SCHEMA, QuarantineError, keep
+from nervus.reflect.quarantine import ONCE, SCHEMA, QuarantineError, keep
 from nervus.runtime.services import ServiceContext
+from nervus.store import Store
 from nervus.wire import Accepted, Connected, Mint, Publish, topics
 from nervus.wire.contracts import InputRef, RejectEvent, RejectEventPayload
 from support import House
@@ -38,7 +40,7 @@ def event(*arguments: Any, **fields: Any) -> Accepted:
 @pytest.fixture
 def database(tmp_path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(tmp_path / "reflect.db", isolation_level=None)
-    database.executescript(SCHEMA)
+    database.executescript(SCHEMA + ONCE)
     return database
 
 
@@ -46,12 +48,11 @@ def database(tmp_path: Path) -> sqlite3.Connection:
 def test_a_reject_is_kept_with_all_that_was_told_of_it(
     database: sqlite3.Connection, tmp_path: Path
 ) -> None:
-    core = Reflect(ReflectSettings(batch_ms=100))
+    core = Reflect(ReflectSettings())
     fields = {"reason": "payload.value", "sample": "{}", "sha256": "0" * 64}
-    assert core.step(event(count=7, window_ms=5_000, **fields), NOW_MS) == []
-    assert core.tick(NOW_MS + 99) == []
-    (effect,) = core.tick(NOW_MS + 100)
-    assert core.tick(NOW_MS + 200) == []
+    (effect,) = core.step(event(count=7, window_ms=5_000, **fields), NOW_MS)
+    assert isinstance(effect, Keep)
+    assert core.tick(NOW_MS) == []
     keep(database, effect.rejects, effect.limit)
     with Quarantine.open(tmp_path / "reflect.db") as quarantine:
         (kept,) = quarantine.latest(10)
@@ -63,18 +64,39 @@ def test_a_reject_is_kept_with_all_that_was_told_of_it(
     assert (kept.source_topic, kept.contract, kept.window_ms) == ("/sc/x", "AfferentSignal", 5_000)
 
 
-def test_a_full_batch_is_written_at_once() -> None:
-    core = Reflect(ReflectSettings(batch_rows=2))
-    assert core.step(event(), NOW_MS) == []
-    (effect,) = core.step(event(), NOW_MS)
-    assert isinstance(effect, Keep)
-    assert len(effect.rejects) == 2
+def test_what_a_reporter_tells_again_is_one_row_and_what_is_alike_is_not(
+    database: sqlite3.Connection, tmp_path: Path
+) -> None:
+    first, alike = event(), event()
+    for told in (first, alike, first):
+        # Each time another core: one that crashed remembers nothing.
+        (effect,) = Reflect(ReflectSettings()).step(told, NOW_MS)
+        assert isinstance(effect, Keep)
+        keep(database, effect.rejects, effect.limit)
+    with Quarantine.open(tmp_path / "reflect.db") as quarantine:
+        assert quarantine.counts() == {"schema_invalid": 2}
+
+
+async def test_an_older_quarantine_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "reflect.db"
+    (effect,) = Reflect(ReflectSettings()).step(event(), NOW_MS)
+    async with Store(path, (SCHEMA,)) as store:
+        old = (
+            "INSERT INTO rejects (received_ms, reason_code, stage, count, reporter)"
+            " VALUES (1, 'x', 's', 3, 'r')"
+        )
+        await store.write(lambda connection: connection.execute(old) and None)
+    async with Store(path, (SCHEMA, KEPT, ONCE)) as store:
+        assert isinstance(effect, Keep)
+        await store.write(lambda connection: keep(connection, effect.rejects, effect.limit))
+    assert _counts(path) == {"x": 3, "schema_invalid": 1}
 
 
 def test_the_oldest_rows_go_first(database: sqlite3.Connection, tmp_path: Path) -> None:
-    core = Reflect(ReflectSettings(batch_rows=1))
+    core = Reflect(ReflectSettings())
     for number in range(5):
         for effect in core.step(event(f"device:b{number}"), NOW_MS + number):
+            assert isinstance(effect, Keep)
             keep(database, effect.rejects, limit=2)
     with Quarantine.open(tmp_path / "reflect.db") as quarantine:
         assert [each.source for each in quarantine.latest(9)] == ["device:b4", "device:b3"]
@@ -102,15 +124,14 @@ def retained(topic: str) -> Accepted:
 
 @pytest.mark.req("S0-18")
 def test_events_that_were_retained_are_erased_now_and_then_by_topic() -> None:
-    core = Reflect(ReflectSettings(batch_ms=10_000))
+    core = Reflect(ReflectSettings())
     for room in ("hall", "kitchen"):
         core.step(retained(topics.afferent("room", room, "motion", "b1").topic), NOW_MS)
     core.step(retained("/not/ours"), NOW_MS)
     assert core.tick(NOW_MS) == [EraseRetained((topics.AFFERENT,))]
     core.step(retained(topics.ping("b1").topic), NOW_MS + 1)
     assert core.tick(NOW_MS + 9_999) == []
-    effects = core.tick(NOW_MS + 10_000)
-    assert effects[1:] == [EraseRetained((topics.PING,))]
+    assert core.tick(NOW_MS + 10_000) == [EraseRetained((topics.PING,))]
 
 
 def test_a_reject_without_a_source_is_counted_and_a_connection_is_not() -> None:

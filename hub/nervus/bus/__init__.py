@@ -1,7 +1,7 @@
 """The bus: MQTT sessions that acknowledge late, and the one loop that drives a plane's core."""
 
 from nervus.bus import ledger, reject_log
-from nervus.bus.address import BrokerAddress, Filter, Limits, subscriptions
+from nervus.bus.address import DURABLE, BrokerAddress, Filter, Limits, subscriptions
 from nervus.bus.context import Context, Plane, plane_settings
 from nervus.bus.errors import (
     ClientShapeError,
@@ -12,6 +12,7 @@ from nervus.bus.errors import (
     PublishError,
     PublishTimeoutError,
     SubscriptionRefusedError,
+    UnheardError,
 )
 from nervus.bus.failure import first_failure
 from nervus.bus.journal import (
@@ -35,6 +36,7 @@ KEPT = ledger.SCHEMA + reject_log.SCHEMA
 """Version 1 of the tables of a store that is given to a `Shell`."""
 
 __all__ = [
+    "DURABLE",
     "KEPT",
     "BrokerAddress",
     "ClientShapeError",
@@ -68,6 +70,7 @@ __all__ = [
     "ShellCounters",
     "Start",
     "SubscriptionRefusedError",
+    "UnheardError",
     "code_fingerprint",
     "first_failure",
     "numbered",

@@ -60,7 +60,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Client(aiomqtt.Client):
-    """One connection: MQTT 5, clean start, no Nagle, acknowledgement by `acknowledge` alone.
+    """One connection: MQTT 5, no Nagle, acknowledgement by `acknowledge` alone.
 
     Args:
         address: Where to connect.
@@ -84,12 +84,13 @@ class Client(aiomqtt.Client):
     ) -> None:
         connect = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         connect.ReceiveMaximum = limits.receive_maximum
+        connect.SessionExpiryInterval = limits.session_expiry_s
         super().__init__(
             address.host,
             address.port,
             identifier=identity,
             protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=True,
+            clean_start=not limits.session_expiry_s,
             properties=connect,
             tls_context=address.tls,
             keepalive=limits.keepalive_s,

@@ -31,6 +31,10 @@ class PublishTimeoutError(PublishError):
     """The broker did not confirm in time."""
 
 
+class UnheardError(PublishError):
+    """The broker took it, and has nobody to give it to (reason 0x10)."""
+
+
 class MessageExpiredError(PublishError):
     """The message's life ended before it could be sent."""
 

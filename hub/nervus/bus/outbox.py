@@ -23,6 +23,7 @@ class Outgoing:
         priority: One of the wire's four priorities.
         expires_ms: When its life ends, unix milliseconds; None if it does not.
         done: Called once: with None when the broker has it, or with what went wrong.
+        heard: Whether it went wrong when the broker has nobody to give it to.
     """
 
     topic: str
@@ -32,6 +33,7 @@ class Outgoing:
     priority: str = "normal"
     expires_ms: int | None = None
     done: Done | None = None
+    heard: bool = False
 
     def finish(self, error: PublishError | None) -> None:
         """Tell whoever asked how it went."""

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+NO_SUBSCRIBERS: Final = 0x10
 QUOTA_EXCEEDED: Final = 0x97
 NOT_AUTHORIZED: Final = 0x87
 PASSING: Final = frozenset({0x80, 0x83, 0x88, 0x89, QUOTA_EXCEEDED})

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Final, Literal, Never
 
-from nervus.bus.errors import PublishError
+from nervus.bus.errors import PublishError, UnheardError
 from nervus.store import Store, StoreError
 from nervus.wire import Publish, encode, timestamp
 from nervus.wire.contracts import RejectEvent
@@ -34,6 +35,9 @@ Done = Callable[[PublishError | None], None]
 Post = Callable[[Publish, Done], None]
 
 _FLUSH_S: Final = 1.0
+_AGAIN_S: Final = 5.0
+"""How often it is tried whether somebody listens where nobody did."""
+
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -54,12 +58,13 @@ class RejectLogCounters:
 class RejectLog:
     """Writes behind: `add` never waits, one task groups what came into one commit, then sends it.
 
-    Rows stay after they were sent, as this part's own quarantine; the oldest of those go first.
+    Sent is what the broker took at QoS 1 and has somebody to give to. Rows stay after that, as this
+    part's own quarantine; the oldest of those go first.
 
     Args:
         store: Its schema includes `SCHEMA`.
         part: Whose rejects; several parts may share a store.
-        post: Sends one message and tells how it went.
+        post: Sends one message, so that reflect gets it or it is an error, and tells how it went.
         clock: Unix milliseconds.
     """
 
@@ -79,6 +84,8 @@ class RejectLog:
         self._sent: list[int] = []
         self._under_way: set[int] = set()
         self._connected: set[str] = set()
+        self._unheard: set[str] = set()
+        self._again_at = 0.0
         self._wake = asyncio.Event()
         self._rows = 0
         self._bytes = 0
@@ -145,13 +152,16 @@ class RejectLog:
 
     async def _send_again(self) -> None:
         brokers, self._connected = self._connected, set()
-        if not brokers:
+        # Where nobody listened one is enough to find out whether somebody does.
+        ask = self._unheard - brokers if time.monotonic() >= self._again_at else set()
+        if not brokers and not ask:
             return
         for number, broker, topic, text in await self._store.read(self._unsent):
             address = parse(topic)
             busy = number in self._under_way or number in self._sent
-            if busy or broker not in brokers or address is None:
+            if busy or broker not in brokers | ask or address is None:
                 continue
+            ask.discard(broker)
             message = RejectEvent.model_validate_json(text)
             # Its life counts from now on, or no guard would take it; observed_at says when it was.
             now_ms = self._clock()
@@ -162,13 +172,20 @@ class RejectLog:
 
     def _send(self, number: int, publish: Publish) -> None:
         self._under_way.add(number)
-        self._post(publish, partial(self._done, number))
+        self._post(publish, partial(self._done, number, publish.on))
 
-    def _done(self, number: int, error: PublishError | None) -> None:
+    def _done(self, number: int, broker: str, error: PublishError | None) -> None:
         self._under_way.discard(number)
         if error is None:
             self.counters.sent += 1
             self._sent.append(number)
+            if broker in self._unheard:
+                self._unheard.discard(broker)
+                self._connected.add(broker)
+                self._wake.set()
+        elif isinstance(error, UnheardError):
+            self._again_at = time.monotonic() + _AGAIN_S
+            self._unheard.add(broker)
 
     def _unsent(self, connection: sqlite3.Connection) -> list[tuple[int, str, str, bytes]]:
         sql = (

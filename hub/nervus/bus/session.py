@@ -22,10 +22,11 @@ from nervus.bus.errors import (
     PublishError,
     PublishTimeoutError,
     SubscriptionRefusedError,
+    UnheardError,
 )
 from nervus.bus.failure import first_failure
 from nervus.bus.outbox import Outbox, Outgoing
-from nervus.bus.reasons import NOT_AUTHORIZED, PASSING, QUOTA_EXCEEDED, to_do
+from nervus.bus.reasons import NO_SUBSCRIBERS, NOT_AUTHORIZED, PASSING, QUOTA_EXCEEDED, to_do
 from nervus.wire import Packet
 
 OnPacket = Callable[[Packet], Awaitable[None]]
@@ -86,7 +87,8 @@ class Delivery(NamedTuple):
 class Session:
     """Connects, subscribes, receives and sends; again and again, with growing delays.
 
-    MQTT 5, clean start: what a broker kept for us while we were away is never acted on late.
+    MQTT 5, clean start: what a broker kept for us while we were away is never acted on late, unless
+    `limits.session_expiry_s` asks for it.
     A packet is acknowledged after `on_packet` returned. QoS 1 messages that were sent and not
     confirmed when the link broke are sent again, in order.
 
@@ -425,7 +427,9 @@ class Session:
             self._quota.reset()
             if self.trouble is not None:
                 self._suffer(None)
-            message.finish(None)
+            unheard = message.heard and code.value == NO_SUBSCRIBERS
+            error = UnheardError("nobody listens there", where=message.topic) if unheard else None
+            message.finish(error)
             return
         if code.value == QUOTA_EXCEEDED:
             self.counters.deferred += 1
@@ -436,9 +440,9 @@ class Session:
         self.counters.denied += denied
         self.counters.refused += not denied
         _LOG.warning("%s: %s refused %s: %s", self.identity, self.broker, message.topic, code)
-        error = PublishDeniedError if denied else PublishError
+        kind = PublishDeniedError if denied else PublishError
         message.finish(
-            error(
+            kind(
                 f"{code} (0x{code.value:02x}) for {self.identity}",
                 where=message.topic,
                 hint="does its role publish there in topics.json?" if denied else "",

@@ -128,7 +128,7 @@ class Shell:
         if store is not None:
             part = sessions[0].identity
             self.ledger = Ledger(store, part, self._retain, self._time)
-            self.reject_log = RejectLog(store, part, self._post, self._time)
+            self.reject_log = RejectLog(store, part, partial(self._post, heard=True), self._time)
         self._now_ms = 0
         self._tick_due_ms = 0
         self._urgent: deque[Delivery | Connected | _Offer] = deque()
@@ -282,7 +282,8 @@ class Shell:
             self._journal.packet(now_ms, delivery.packet)
         if isinstance(verdict, Rejected):
             self._reject(verdict, now_ms)
-            delivery.acknowledge()
+            # In its turn: it may be the copy of one that is not committed yet.
+            self._apply((), now_ms, delivery)
             return
         self.counters.steps += 1
         self._apply(self._core.step(verdict, now_ms), now_ms, delivery)
@@ -399,7 +400,7 @@ class Shell:
     def _expires_ms(self, publish: Publish) -> int | None:
         return None if publish.expiry_ms is None else self._time() + publish.expiry_ms
 
-    def _post(self, publish: Publish, done: Done | None = None) -> None:
+    def _post(self, publish: Publish, done: Done | None = None, *, heard: bool = False) -> None:
         session = self._sessions.get(publish.on)
         if session is None:
             raise TypeError(f"{publish.address.topic}: no session on the {publish.on} broker")
@@ -408,11 +409,12 @@ class Shell:
             Outgoing(
                 publish.address.topic,
                 publish.data,
-                publish.qos,
+                1 if heard else publish.qos,
                 publish.address.spec.retained,
                 publish.message.meta.priority or "normal",
                 self._expires_ms(publish),
                 partial(self._published, publish, done),
+                heard,
             )
         )
 

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from nervus.bus import KEPT, Context, Session, Shell, plane_settings, subscriptions
+from nervus.bus import DURABLE, KEPT, Context, Session, Shell, plane_settings, subscriptions
 from nervus.history.core import History, Record, Trim
 from nervus.history.records import SCHEMA, record, trim
 from nervus.history.settings import HistorySettings
@@ -20,7 +20,11 @@ async def run(context: Context) -> None:
     settings = plane_settings(context, "history", HistorySettings)
     mint = Mint(IDENTITY, "history", seed=context.seed, boot=context.boot)
     session = Session(
-        IDENTITY, "core", context.session_config(IDENTITY, "core"), filters=subscriptions(TAKES)
+        IDENTITY,
+        "core",
+        context.session_config(IDENTITY, "core"),
+        filters=subscriptions(TAKES),
+        limits=DURABLE,
     )
     async with Store(context.data / "history.db", (SCHEMA, KEPT)) as store:
 

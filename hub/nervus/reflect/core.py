@@ -1,4 +1,4 @@
-"""The reflect core: rejects in, batches to keep out. No I/O, no clock."""
+"""The reflect core: rejects in, rows to keep out. No I/O, no clock."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ SOURCE_LIMIT: Final = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Effect: store these rejects, then no more than `limit` rows."""
+    """Effect: store these rejects, each once, then no more than `limit` rows."""
 
     rejects: tuple[Reject, ...]
     limit: int
@@ -36,12 +36,13 @@ Effect = Keep | EraseRetained
 
 
 class Reflect:
-    """Collects rejects into batches; what floods was folded where it was rejected."""
+    """Turns each RejectEvent into a row; what floods was folded where it was rejected.
+
+    It is acknowledged once its row is durable, so whoever rejected keeps it until then.
+    """
 
     def __init__(self, settings: ReflectSettings) -> None:
         self._settings = settings
-        self._batch: list[Reject] = []
-        self._due_ms = 0
         self._to_erase: dict[str, TopicSpec] = {}
         self._erase_due_ms = 0
         self.reasons: Counter[str] = Counter()
@@ -61,28 +62,16 @@ class Reflect:
             address = parse(reject.source_topic or "")
             if address is not None:
                 self._to_erase[address.spec.name] = address.spec
-        if not self._batch:
-            self._due_ms = now_ms + self._settings.batch_ms
-        self._batch.append(reject)
-        return self._flush() if len(self._batch) >= self._settings.batch_rows else []
+        return [Keep((reject,), self._settings.kept_rows)]
 
     def tick(self, now_ms: int) -> Sequence[Effect]:
-        """Write what has waited for long enough; erase retained events, now and then."""
-        effects = [*self._flush()] if self._batch and now_ms >= self._due_ms else []
-        return [*effects, *self._erase(now_ms)]
-
-    def _erase(self, now_ms: int) -> Sequence[EraseRetained]:
+        """Erase retained events, now and then."""
         if not self._to_erase or now_ms < self._erase_due_ms:
             return []
         self._erase_due_ms = now_ms + ERASE_EVERY_MS
         topics = tuple(self._to_erase.values())
         self._to_erase.clear()
         return [EraseRetained(topics)]
-
-    def _flush(self) -> Sequence[Keep]:
-        rejects = tuple(self._batch)
-        self._batch.clear()
-        return [Keep(rejects, self._settings.kept_rows)]
 
     def _counted(self, source: str) -> str:
         known = source in self.sources or len(self.sources) < SOURCE_LIMIT
@@ -105,4 +94,5 @@ def _reject(message: Any, now_ms: int) -> Reject:
         sample=payload.sample,
         sha256=payload.sha256,
         reporter=message.meta.source,
+        event_id=message.meta.message_id,
     )

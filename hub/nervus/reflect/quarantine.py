@@ -31,6 +31,12 @@ CREATE INDEX rejects_by_time ON rejects (received_ms);
 """
 """Version 1 of the table; numbers rise by one, so the oldest rows are those with the lowest."""
 
+ONCE: Final = """
+ALTER TABLE rejects ADD COLUMN event_id TEXT;
+CREATE UNIQUE INDEX rejects_once ON rejects (reporter, event_id);
+"""
+"""What a later version adds: a RejectEvent that comes again, after whatever crash, is one row."""
+
 
 class QuarantineError(NervusError):
     """The quarantine cannot be read."""
@@ -108,17 +114,20 @@ class Quarantine:
 
 
 def keep(connection: sqlite3.Connection, rejects: Sequence[Reject], limit: int) -> None:
-    """Append rejects and delete the oldest beyond `limit`, inside the caller's transaction."""
+    """Append rejects that are not there yet, delete the oldest beyond `limit`.
+
+    Inside the caller's transaction.
+    """
     connection.executemany(
-        _INSERT, [[getattr(each, name) for name in _COLUMNS] for each in rejects]
+        _INSERT, [[getattr(each, name) for name in (*_COLUMNS, "event_id")] for each in rejects]
     )
     connection.execute(
         "DELETE FROM rejects WHERE number <= (SELECT MAX(number) FROM rejects) - ?", (limit,)
     )
 
 
-_COLUMNS: Final = tuple(field.name for field in fields(Reject))
+_COLUMNS: Final = tuple(field.name for field in fields(Reject) if field.name != "event_id")
 _INSERT: Final = (
-    f"INSERT INTO rejects ({', '.join(_COLUMNS)}) "  # noqa: S608 - names of our own
-    f"VALUES ({', '.join('?' * len(_COLUMNS))})"
+    f"INSERT INTO rejects ({', '.join(_COLUMNS)}, event_id) "  # noqa: S608 - names of our own
+    f"VALUES ({', '.join('?' * len(_COLUMNS))}, ?) ON CONFLICT (reporter, event_id) DO NOTHING"
 )

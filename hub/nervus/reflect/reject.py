@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Reject:
     """One rejected message, or several folded into one by whoever rejected them.
 
-    `source` is who sent what was rejected, as far as it could be read; `reporter` who rejected it.
+    `source` is who sent what was rejected, as far as it could be read; `reporter` who rejected it,
+    and `event_id` the id of the reporter's message, which tells it from its others.
     """
 
     received_ms: int
@@ -23,3 +24,4 @@ class Reject:
     sample: str | None
     sha256: str | None
     reporter: str
+    event_id: str | None = None

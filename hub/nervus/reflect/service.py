@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Final, Literal, Never
 
 from nervus.bus import (
+    DURABLE,
     KEPT,
     Context,
+    Filter,
     Session,
     Shell,
     first_failure,
@@ -16,7 +18,7 @@ from nervus.bus import (
 )
 from nervus.errors import NervusError
 from nervus.reflect.core import Effect, EraseRetained, Keep, Reflect
-from nervus.reflect.quarantine import SCHEMA, keep
+from nervus.reflect.quarantine import ONCE, SCHEMA, keep
 from nervus.reflect.settings import ReflectSettings
 from nervus.store import Store
 from nervus.wire import Guard, Mint, RejectLane, TopicSpec, topics
@@ -30,7 +32,10 @@ BROKERS: Final[tuple[Literal["spinal", "core"], ...]] = ("spinal", "core")
 async def run(context: Context) -> None:
     """Run until cancelled; the first failure ends it."""
     mint = Mint(IDENTITY, "reflect", seed=context.seed, boot=context.boot)
-    store = Store(context.data / "reflect.db", (SCHEMA, KEPT))
+    settings = plane_settings(context, "reflect", ReflectSettings)
+    store = Store(
+        context.data / "reflect.db", (SCHEMA, KEPT, ONCE), gather_s=settings.batch_ms / 1_000
+    )
 
     to_erase: asyncio.Queue[tuple[TopicSpec, ...]] = asyncio.Queue()
 
@@ -47,12 +52,14 @@ async def run(context: Context) -> None:
             IDENTITY,
             broker,
             context.session_config(IDENTITY, broker),
-            filters=subscriptions(TAKES),
+            # At QoS 1, as parts with a store send them; a board's come at QoS 0.
+            filters=[Filter(each.topic, 1) for each in subscriptions(TAKES)],
+            limits=DURABLE,
         )
         for broker in BROKERS
     ]
     shell = Shell(
-        Reflect(plane_settings(context, "reflect", ReflectSettings)),
+        Reflect(settings),
         sessions,
         Guard(TAKES),
         RejectLane(mint, context.house),

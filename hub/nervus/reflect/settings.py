@@ -11,8 +11,5 @@ class ReflectSettings(BaseModel):
     kept_rows: int = Field(default=100_000, ge=1, le=100_000_000)
     """Rejects kept; the oldest go first."""
 
-    batch_rows: int = Field(default=256, ge=1, le=10_000)
-    """Rejects written at once, at the latest."""
-
     batch_ms: int = Field(default=200, ge=0, le=10_000)
-    """How long a reject waits for others to be written with."""
+    """How long a reject waits for others to be written with; it is acknowledged after that."""

@@ -6,6 +6,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -55,6 +56,7 @@ class Store:
         deadline_s: Longest wait for a place in the queue.
         shared: Other processes write it too, each in short transactions; only to agree on
             something, as on a lease.
+        gather_s: How long a commit waits for further writes to share it.
 
     Raises:
         StoreError: It cannot be opened, or another process has it.
@@ -68,10 +70,12 @@ class Store:
         queue_limit: int = QUEUE_LIMIT,
         deadline_s: float = 5.0,
         shared: bool = False,
+        gather_s: float = 0.0,
     ) -> None:
         self.path = path
         self.counters = StoreCounters()
         self._deadline_s = deadline_s
+        self._gather_s = gather_s
         self._lock = own(path, wait=shared)
         try:
             self._connection = open_writer(path, schema)
@@ -158,16 +162,23 @@ class Store:
     def _write_all(self) -> None:
         while (first := self._jobs.get()) is not None:
             group = [first]
-            last = False
-            while len(group) < GROUP_LIMIT and not self._jobs.empty():
-                job = self._jobs.get()
-                if job is None:
-                    last = True
-                    break
-                group.append(job)
+            last = self._gather(group)
             self._write_group(group)
             if last:
                 return
+
+    def _gather(self, group: list[_Job]) -> bool:
+        """Add what waits or comes in time; returns whether the store closes after it."""
+        until = time.monotonic() + self._gather_s
+        while len(group) < GROUP_LIMIT:
+            try:
+                job = self._jobs.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return False
+            if job is None:
+                return True
+            group.append(job)
+        return False
 
     def _write_group(self, group: list[_Job]) -> None:
         connection = self._connection
