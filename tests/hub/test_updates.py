@@ -60,7 +60,24 @@ def test_a_board_is_seen_through_from_the_offer_to_the_trial(make: Make) -> None
     board = world.board(update_id, "b1")
     assert (board.state, board.done, board.total) == ("confirmed", 133, 133)
     assert world.core.needed == frozenset()
+    world.step(later.report("download", "running"))
+    world.step(later.report("offer", "refused", "bad_signature"))
+    assert world.board(update_id, "b1").state == "confirmed"
     assert [chunk.message.payload.path for chunk in world.sent("chunk")] == ["app.py", "last.py"]
+
+
+def test_after_a_start_the_births_are_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
+    world = World(tmp_path, monkeypatch)
+    world.order(PACK, "b1")
+    world.pass_time(750)
+    assert offers(world) == 0
+    world.pass_time()
+    assert offers(world) == 1
+    world.start()
+    world.pass_time(750)
+    assert offers(world) == 1
+    world.pass_time()
+    assert offers(world) == 2
 
 
 def test_canaries_go_first_and_the_others_in_their_number(make: Make) -> None:
@@ -115,7 +132,10 @@ def test_who_fetches_is_held_when_another_takes_it_back_and_who_is_on_trial_ends
     chunks = len(world.sent("chunk"))
     world.step(fetching.ask(offset=64))
     assert len(world.sent("chunk")) == chunks
-    assert codes(world) == ["unknown_name"]
+    # Neither does one that lost what it had installed begin anew.
+    world.step(trying.ask())
+    assert len(world.sent("chunk")) == chunks
+    assert codes(world) == ["unknown_name"] * 2
     world.step(fetching.report("download", "failed", "no_chunk", passes=True))
     assert world.states(update_id)["b2"] == "held"
     # It had all of it already, and says so: that is how it is.
