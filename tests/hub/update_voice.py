@@ -1,5 +1,6 @@
 """What a board says about an update, word by word."""
 
+from collections.abc import Callable
 from typing import Any
 
 from hub.command_inputs import NOW_MS, judged
@@ -20,8 +21,11 @@ from nervus.wire.contracts import (
 class Voice:
     """One board in one boot; each message has a higher seq than the one before."""
 
-    def __init__(self, device_id: str = "b1", boot: int = 1) -> None:
+    def __init__(
+        self, device_id: str = "b1", boot: int = 1, clock: Callable[[], int] = lambda: NOW_MS
+    ) -> None:
         self.device_id = device_id
+        self._clock = clock
         self.mint = Mint(f"device:{device_id}", "spinal", seed=hash((device_id, boot)), boot=boot)
         self.session = self.mint.id(NOW_MS)
 
@@ -56,5 +60,6 @@ class Voice:
         return self._said(ChunkRequest, topics.chunk_request, payload)
 
     def _said(self, kind: Any, address: Any, payload: Any) -> Accepted:
-        publish = self.mint.compact(kind, address(self.device_id), payload, NOW_MS)
-        return judged(publish, NOW_MS)
+        now_ms = self._clock()
+        publish = self.mint.compact(kind, address(self.device_id), payload, now_ms)
+        return judged(publish, now_ms)
