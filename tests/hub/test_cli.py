@@ -55,6 +55,7 @@ def test_topics_lists_each_with_its_dotted_name_and_turns_one_into_the_other() -
     [
         *("up", "run", "status", "rejects", "clean", "history", "replay", "doctor"),
         *("identity issue", "identity list", "identity revoke"),
+        *("update key", "update pack", "update send", "update status", "update stop"),
     ],
 )
 def test_every_command_has_help(command: str) -> None:

@@ -245,9 +245,12 @@ class World:
                 )
                 board.send(DeviceInfo, topics.device_info(board.device_id), info)
 
-    def order(self, pack: Pack, *devices: str, canary: int = 1) -> str:
-        """Ask for a roll-out, durably."""
-        update_id = _ids.next(self.now_ms)
+    def order(
+        self, pack: Pack, *devices: str, canary: int = 1, update_id: str | None = None
+    ) -> str:
+        """Ask for a roll-out, until that is stored."""
+        repeats = update_id is not None
+        update_id = update_id or _ids.next(self.now_ms)
         self.packs[update_id] = pack
         order = Order(
             update_id=update_id,
@@ -256,6 +259,8 @@ class World:
             asked_ms=self.now_ms,
             asked_by="somebody",
         )
+        if repeats:
+            self.step(Ordered(order, pack))
         while update_id not in {row.update_id for row in self.stored().rollouts}:
             self.step(Ordered(order, pack))
         return update_id

@@ -1,9 +1,37 @@
-"""How fast a board gets chunks: a bucket for each, and one request that may wait."""
+"""Chunks: what a request is answered with, and how fast a board gets answers."""
 
+from base64 import b64encode
 from dataclasses import dataclass
 
+from nervus.updates.pack import Pack
 from nervus.wire import Accepted
 from nervus.wire.bucket import TokenBucket
+from nervus.wire.contracts import ChunkPayload, ChunkRequestPayload, ReasonCode
+
+
+class NoChunkError(Exception):
+    """There is no such chunk; `reason_code` is what the reject says."""
+
+    def __init__(self, reason_code: ReasonCode, reason: str) -> None:
+        super().__init__(reason)
+        self.reason_code: ReasonCode = reason_code
+
+
+def chunk_of(pack: Pack, asked: ChunkRequestPayload) -> ChunkPayload:
+    """The answer to a request, from the pack of that version.
+
+    Raises:
+        NoChunkError: The pack has no such file, or no chunk begins there.
+    """
+    try:
+        octets = pack.chunk(asked.path, asked.offset)
+    except KeyError as error:
+        reason = f"there is no {asked.path} in {asked.version}"
+        raise NoChunkError("unknown_name", reason) from error
+    except ValueError as error:
+        raise NoChunkError("schema_invalid", str(error)) from error
+    data = b64encode(octets).decode()
+    return ChunkPayload(version=asked.version, path=asked.path, offset=asked.offset, data=data)
 
 
 @dataclass(slots=True)

@@ -1,12 +1,11 @@
 """The updates core: brings versions to boards, a few first, and sees each through. No I/O."""
 
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from nervus.updates.chunks import ChunkPace
+from nervus.updates.chunks import ChunkPace, NoChunkError, chunk_of
 from nervus.updates.events import Event, Ordered, Withdrawn
 from nervus.updates.pack import Pack
 from nervus.updates.record import (
@@ -28,8 +27,8 @@ from nervus.updates.record import (
 )
 from nervus.updates.reports import Meaning, meaning
 from nervus.updates.settings import UpdatesSettings
-from nervus.wire import Accepted, Mint, Publish, Rejected, Removed, refuse, topics
-from nervus.wire.contracts import Chunk, ChunkPayload, UpdateOffer
+from nervus.wire import Accepted, Mint, Publish, Rejected, refuse, topics
+from nervus.wire.contracts import Chunk, UpdateOffer
 from nervus.wire.encodings import CBOR, encode
 
 Effect = Durable | Publish | Rejected
@@ -103,8 +102,6 @@ class Updates:
         match event:
             case Accepted():
                 return self._taken(event, now_ms)
-            case Removed() if event.address.spec is topics.DEVICE_STATUS:
-                self._sessions.pop(event.address.levels["device_id"], None)
             case Ordered():
                 return self._ordered(event, now_ms)
             case Withdrawn(update_id) if update_id in self._rollouts:
@@ -292,11 +289,13 @@ class Updates:
         firmware: str | None = None,
         online: bool | None = None,
     ) -> list[Effect]:
-        before = self._seen.get(device_id) or Seen(device_id, "", online=True, since_ms=0)
+        before = self._seen.get(device_id)
+        # Who was never seen is not known to be away.
+        known = before or Seen(device_id, "", online=True, since_ms=now_ms)
         now = replace(
-            before,
-            firmware=before.firmware if firmware is None else firmware,
-            online=before.online if online is None else online,
+            known,
+            firmware=known.firmware if firmware is None else firmware,
+            online=known.online if online is None else online,
         )
         if now == before:
             return []
@@ -322,8 +321,9 @@ class Updates:
         if found.state == "pulling" and self._rollouts[board.update_id].stopped:
             stopped = self._rollouts[board.update_id].stopped
             return [self._put(moved(board, "held", now_ms, "stopped", stopped), now_ms)]
+        effects: list[Effect] = []
         if found.state == board.state:
-            effects: list[Effect] = [self._put(board, now_ms)]
+            self._note(board)
         else:
             arrived = moved(board, found.state, now_ms, found.code, found.error)
             effects = self._arrived(arrived, now_ms)
@@ -332,12 +332,15 @@ class Updates:
 
     def _about(self, device_id: str, version: str) -> BoardUpdate | None:
         """The board in the newest roll-out of that version; while another is open, in that."""
-        for update_id in reversed(self._rollouts):
-            if self._rollouts[update_id].version == version:
-                for board in self._boards[update_id]:
-                    if board.device_id == device_id:
-                        return board if self._open.get(device_id) in (None, board) else None
-        return None
+        matches = (
+            board
+            for update_id in reversed(self._rollouts)
+            if self._rollouts[update_id].version == version
+            for board in self._boards[update_id]
+            if board.device_id == device_id
+        )
+        found = next(matches, None)
+        return found if self._open.get(device_id) in (None, found) else None
 
     def _not_now(self, board: BoardUpdate, found: Meaning, now_ms: int) -> list[Effect]:
         """It did not take the offer; it is offered again, unless it failed too often."""
@@ -371,11 +374,7 @@ class Updates:
     def _put(self, board: BoardUpdate, now_ms: int) -> KeepBoard:
         """Note how far a board is, and begin or end what goes with that."""
         self.counters[board.state] += 1
-        self._boards[board.update_id][board.position] = board
-        if board.state in OPEN:
-            self._open[board.device_id] = board
-        else:
-            self._open.pop(board.device_id, None)
+        self._note(board)
         if board.state not in AT_WORK:
             self._timings.pop(board.device_id, None)
             self._pace.forget(board.device_id)
@@ -383,6 +382,13 @@ class Updates:
             self._timings[board.device_id] = self._timing(now_ms)
         self._look = True
         return KeepBoard(board)
+
+    def _note(self, board: BoardUpdate) -> None:
+        self._boards[board.update_id][board.position] = board
+        if board.state in OPEN:
+            self._open[board.device_id] = board
+        else:
+            self._open.pop(board.device_id, None)
 
     # Time.
 
@@ -459,21 +465,12 @@ class Updates:
             self.counters["old_request"] += 1
             return []
         try:
-            octets = pack.chunk(asked.path, asked.offset)
-        except KeyError:
-            reason = f"there is no {asked.path} in {asked.version}"
-            return [refuse(event, "unknown_name", "apply", reason)]
-        except ValueError as error:
-            return [refuse(event, "schema_invalid", "apply", str(error))]
+            payload = chunk_of(pack, asked)
+        except NoChunkError as error:
+            return [refuse(event, error.reason_code, "apply", str(error))]
         done = pack.position(asked.path, asked.offset)
         board = replace(board, boot=at[0], seq=at[1], done=done)
         effects = self._fetches(board, now_ms)
-        payload = ChunkPayload(
-            version=asked.version,
-            path=asked.path,
-            offset=asked.offset,
-            data=b64encode(octets).decode(),
-        )
         chunk = self._mint.compact(Chunk, topics.chunk(device_id), payload, now_ms)
         self.counters["chunks"] += 1
         # In CBOR its bytes are bytes, which a board takes without a longer text on the way.
@@ -487,8 +484,7 @@ class Updates:
             effects.append(self._put(board, now_ms))
         self._heard(board.device_id, now_ms)
         timing = self._timings[board.device_id]
-        self._boards[board.update_id][board.position] = board
-        self._open[board.device_id] = board
+        self._note(board)
         if now_ms >= timing.kept_ms + KEEP_EVERY_MS:
             timing.kept_ms = now_ms
             effects.append(KeepBoard(board))

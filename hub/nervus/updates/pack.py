@@ -202,9 +202,10 @@ class Pack:
         try:
             size = len(self.offer.model_dump_json())
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
+            first = error.errors(include_url=False)[0]
             rule = ".".join(str(part) for part in first["loc"])
-            raise PackError(f"{rule}: {first['msg'].lower()}", where=where) from error
+            given = f" {first['input']!r}" if isinstance(first["input"], str | int) else ""
+            raise PackError(f"{rule}{given}: {first['msg']}", where=where) from error
         if size > OFFER_LIMIT:
             raise PackError(
                 f"its offer takes {size} bytes, boards read {OFFER_LIMIT}",

@@ -1,0 +1,215 @@
+"""Firmware updates as a person does them: `nervus update`, `nervus up`, boards on MicroPython."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from firmware.hub_stand import node
+from firmware.rigs import CHECKOUT
+from nervus.simulator import Identity, VirtualBoard
+from nervus.updates import read_record
+from support import House
+from system.command_clients import until
+
+NERVUS = (sys.executable, "-m", "nervus")
+TRIAL_MS = 2_000
+"""How long a boot of the packed versions must last to be good; 30 s as they are."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Home:
+    """A house with a system that runs, and the commands that people type."""
+
+    def __init__(self, house: House, folder: Path) -> None:
+        self.house = house
+        self.folder = folder
+
+    async def nervus(self, *words: str, within_s: float = 20) -> Said:
+        process = await self.begin(*words)
+        async with asyncio.timeout(within_s):
+            out, err = await process.communicate()
+        assert process.returncode is not None
+        return Said(process.returncode, out.decode(), err.decode())
+
+    async def begin(self, *words: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *NERVUS,
+            *words,
+            *("--state", str(self.house.state.path)),
+            cwd=self.folder,
+            env=os.environ | {"COLUMNS": "200"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def key(self, *words: str) -> str:
+        """The public key as it is printed for node.toml."""
+        said = await self.nervus("update", "key", *words)
+        assert said.code == 0, said.err
+        (line,) = re.findall(r'^update_keys = \["([0-9a-f]{64})"\]$', said.out, re.MULTILINE)
+        return str(line)
+
+    async def pack(self, version: str, firmware: Path, *words: str) -> Path:
+        arguments = ("--version", version, "--firmware", str(firmware), *words)
+        said = await self.nervus("update", "pack", *arguments)
+        assert said.code == 0, said.err
+        return self.folder / f"nervus-{version}.pack"
+
+    def board(self, name: str, key: str) -> VirtualBoard:
+        listener = self.house.settings.brokers.spinal
+        files = self.house.authority.get(name).folder
+        broker = {"host": "127.0.0.1", "port": listener.port, "server_name": "localhost"}
+        described = node(listener.port, device_id=name, broker=broker, update_keys=[key])
+        identity = Identity(files / "cert.der", files / "key.der", files / "ca.der")
+        return VirtualBoard(self.folder / name, described, identity)
+
+    def services(self) -> int | None:
+        """The process id of the services while they serve."""
+        try:
+            status = json.loads((self.house.state.run / "status.json").read_text())
+        except FileNotFoundError:
+            return None
+        (child,) = (child for child in status["children"] if child["name"] == "services")
+        return child["pid"] if child["state"] == "ready" else None
+
+    def runs(self, name: str) -> str | None:
+        """The version that the hub knows a board to run."""
+        found = {seen.device_id: seen.firmware for seen in read_record(self.house.state.data).seen}
+        return found.get(name)
+
+    def states(self) -> dict[str, str]:
+        """How far each board is in the newest roll-out."""
+        stored = read_record(self.house.state.data)
+        newest = stored.rollouts[-1].update_id
+        return {each.device_id: each.state for each in stored.boards if each.update_id == newest}
+
+    def fetched(self, name: str) -> int:
+        """Bytes that a board has fetched in the newest roll-out."""
+        stored = read_record(self.house.state.data)
+        newest = stored.rollouts[-1].update_id if stored.rollouts else ""
+        found = {each.device_id: each.done for each in stored.boards if each.update_id == newest}
+        return found.get(name, 0)
+
+
+@pytest.fixture
+async def home(house: House, tmp_path: Path) -> AsyncIterator[Home]:
+    for name in ("b1", "b2"):
+        house.authority.issue(name, "board", "room/kitchen")
+    folder = tmp_path / "here"
+    folder.mkdir()
+    async with running(house):
+        here = Home(house, folder)
+        await until(here.services, 20)
+        yield here
+
+
+@asynccontextmanager
+async def running(house: House) -> AsyncIterator[None]:
+    with house.state.path.with_suffix(".log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *NERVUS, "up", "--state", str(house.state.path), stderr=log
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
+
+
+def firmware(folder: Path) -> Path:
+    """The firmware tree with a short trial."""
+    shutil.copytree(CHECKOUT / "firmware", folder)
+    upkeep = folder / "lib" / "spinal" / "upkeep.py"
+    text = upkeep.read_text()
+    shorter = text.replace("_GOOD_AFTER_MS = 30000", f"_GOOD_AFTER_MS = {TRIAL_MS}")
+    assert shorter != text
+    upkeep.write_text(shorter)
+    return folder
+
+
+def small(folder: Path) -> Path:
+    """A firmware tree that is quickly packed and fetched, and runs nowhere."""
+    (folder / "lib" / "spinal").mkdir(parents=True)
+    (folder / "lib" / "spinal" / "node.py").write_text("raise RuntimeError('a bad idea')\n")
+    return folder
+
+
+@pytest.mark.timeout(120)  # a system, a firmware fetched whole, and a trial
+async def test_a_board_gets_a_version_although_the_hub_dies_meanwhile_and_no_older_one_after_it(
+    home: Home,
+) -> None:
+    key = await home.key()
+    file = home.house.state.path / "update-key.pem"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    pack = await home.pack("0.2.0", firmware(home.folder / "firmware"))
+    async with home.board("b1", key) as board:
+        await until(lambda: home.runs("b1") == "0.1.0", 15)
+        sending = await home.begin("update", "send", "b1", str(pack))
+        await until(lambda: home.fetched("b1") > 20_000, 40)
+        services = home.services()
+        assert services is not None
+        os.kill(services, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            out, err = await sending.communicate()
+        assert sending.returncode == 0, err
+        assert re.search(r"b1 +confirmed +100 %", out.decode())
+        await until(lambda: home.runs("b1") == "0.2.0")
+        assert board.starts == 2
+        older = await home.pack("0.1.9", small(home.folder / "small"))
+        refused = await home.nervus("update", "send", "b1", str(older))
+    assert home.services() != services
+    assert refused.code == 2
+    assert "b1 runs 0.2.0, and 0.1.9 is not newer" in refused.err
+    assert "--version" in refused.err
+    status = await home.nervus("update", "status")
+    assert re.search(r"b1 +0\.2\.0 ", status.out)
+
+
+@pytest.mark.timeout(120)  # a system, two boards, and three bad boots
+async def test_what_a_board_does_not_trust_or_cannot_run_is_shown_with_what_to_do(
+    home: Home,
+) -> None:
+    key, other = await home.key(), home.folder / "other.pem"
+    foreign = await home.key("--key", str(other))
+    assert foreign != key
+    tree = small(home.folder / "small")
+    async with home.board("b1", key), home.board("b2", key) as second:
+        await until(lambda: home.runs("b1") == home.runs("b2") == "0.1.0", 15)
+        pack = await home.pack("0.3.0", tree, "--key", str(other))
+        said = await home.nervus("update", "send", "b1", str(pack), within_s=40)
+        assert said.code == 1
+        assert re.search(r"b1 +refused .*none of this board's update_keys signed it", said.out)
+        assert "nervus update key" in said.out
+        pack = await home.pack("0.4.0", tree)
+        said = await home.nervus("update", "send", "b1", "b2", str(pack), within_s=60)
+        assert said.code == 1
+        assert re.search(r"b1 \(canary\) +rolled back .*did not get through its trial", said.out)
+        assert re.search(r"b2 +held +0 %", said.out)
+        assert "Stopped: b1: 0.4.0 did not get through its trial" in said.out
+        await until(lambda: home.runs("b1") == "0.1.0")
+    assert second.starts == 1
+    told = json.loads((await home.nervus("update", "status", "--json")).out)
+    assert [row["version"] for row in told["rollouts"]] == ["0.3.0", "0.4.0"]
+    assert {row["device_id"]: row["state"] for row in told["rollouts"][1]["boards"]} == {
+        "b1": "rolled_back",
+        "b2": "held",
+    }
