@@ -90,7 +90,8 @@ class Runtime:
         free = gc.mem_free()
         gc.threshold(free // 4)
         # A third of what TLS, the rules to come and the messages at hand do not need may wait.
-        self.outbox.allow(max(_OUTBOX_LEAST, min((free - _IN_USE) // 3, _OUTBOX_MOST)))
+        self._room = max(_OUTBOX_LEAST, min((free - _IN_USE) // 3, _OUTBOX_MOST))
+        self.outbox.allow(self._room)
         self.log(
             "boot %d of %s, %d bytes of heap free" % (self.boot, self.upkeep.version, gc.mem_free())
         )
@@ -254,6 +255,7 @@ class Runtime:
         self.log("link up, session " + self._session)
         self.clock.new_session()
         self.outbox.link_up()
+        self.outbox.allow(self._room)
         self.ledger.link_up()
         self._heard_at = self.ticks_ms
         self._ping_at = self.ticks_ms
