@@ -9,11 +9,11 @@ RESTART_AFTER_S = 2
 
 try:
     # Here, not above: an application that came by update may not even load.
-    from spinal.node import load
+    import spinal.node
 
-    node = load("node.json")
-    # Needed once: without it 4 KiB more stay free.
-    del load, sys.modules["spinal.node"]
+    node = spinal.node.load("node.json")
+    # Needed once: 4 KiB are free again. A module is known to its package, too.
+    del spinal.node, sys.modules["spinal.node"]
     from spinal.runtime import Runtime
 
     Runtime(node).run()

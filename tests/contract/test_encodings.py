@@ -23,6 +23,7 @@ from nervus.wire.topics import TOPICS
 from spinal import cbor as board_cbor
 from spinal.cbor_tables import PAYLOADS as BOARD_PAYLOADS
 from spinal.contracts import SCHEMAS as BOARD_SCHEMAS
+from spinal.contracts import TABLE
 from spinal.schema import check
 
 BINARY = {CBOR: cbor.dumps, PROTOBUF: protobuf.dumps}
@@ -134,7 +135,7 @@ def test_bytes_travel_as_they_are_and_a_board_takes_them_so(octets: bytes) -> No
         assert decode(write(message)) == message
     taken = board_cbor.loads(cbor.dumps(message))
     assert taken == message | {"payload": message["payload"] | {"data": octets}}
-    assert check(BOARD_SCHEMAS["Chunk"], taken) is None
+    assert check(TABLE, BOARD_SCHEMAS["Chunk"], taken) is None
 
 
 @settings(max_examples=300)

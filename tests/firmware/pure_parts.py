@@ -214,14 +214,6 @@ def signature() -> None:
                 break
 
 
-def seldom() -> None:
-    # Whoever asks for one of these schemas lets go of the module again.
-    from spinal import contracts_seldom  # noqa: PLC0415
-
-    for name in sorted(contracts_seldom.MAKERS):
-        say(name, dumps(contracts_seldom.MAKERS[name]()["required"]))
-
-
 def main() -> None:
     for scenario in (
         names,
@@ -232,7 +224,6 @@ def main() -> None:
         keeping,
         health,
         signature,
-        seldom,
     ):
         say("--", scenario.__name__)
         scenario()

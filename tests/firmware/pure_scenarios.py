@@ -6,6 +6,7 @@ Runs on CPython and on MicroPython with firmware/lib on the path; both must prin
 import sys
 
 from spinal import cbor, contracts, envelope
+from spinal.actuators import Actuators
 from spinal.afferent import Policy
 from spinal.clock import Clock
 from spinal.efferent import Ledger
@@ -16,14 +17,13 @@ from spinal.jsonscan import JSONError, loads
 from spinal.outbox import OVERHEAD, Outbox
 from spinal.reflex import Engine
 from spinal.rule import rule_hash
-from spinal.schema import check
+from spinal.schema import check, part
 from spinal.ticks import MASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-SCHEMAS: "dict[str, Any]" = contracts.SCHEMAS
 NOW = 1_790_000_000_000
 JSON_TEXTS = (
     b'{"a":[1,-2.5e3,true,false,null,"x\\u00e9\\n"],"b":{}}',
@@ -287,10 +287,12 @@ RULES = (
 
 def reflexes() -> None:
     say("reflexes")
-    engine = Engine({"sensors": ["temperature", "motion", "light"], "actuators": ACTUATORS})
+    outputs = Actuators(ACTUATORS)
+    engine = Engine({"sensors": ["temperature", "motion", "light"], "actuators": outputs})
+    place = part(contracts.TABLE, contracts.SCHEMAS["ReflexConfigure"], "payload")
     for payload in RULES:
         say(rule_hash(payload), dumps(engine.configure(payload, 0)))
-        say(check(SCHEMAS["ReflexConfigure"]["properties"]["payload"], payload))
+        say(check(contracts.TABLE, place, payload))
     _reflex_run(engine)
     for name in ("cold", "night", "door", "dawn", "dusk", "blind", "bad"):
         say(dumps(engine.state(name)))

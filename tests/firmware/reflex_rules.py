@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from spinal.actuators import Actuators
 from spinal.reflex import Engine, Firing
 from spinal.ticks import MASK, later
 
@@ -9,7 +10,7 @@ ACTUATORS = [
     {"id": "heater", "type": "bool", "boot": False},
     {"id": "lamp", "type": "number", "boot": 0, "min": 0, "max": 1},
 ]
-LIMITS = {"sensors": ["temperature", "motion", "light"], "actuators": ACTUATORS}
+LIMITS = {"sensors": ["temperature", "motion", "light"], "actuators": Actuators(ACTUATORS)}
 ON = [{"actuator": "heater", "set": True}]
 OFF = [{"actuator": "heater", "set": False}]
 ENDS, ENDS_MS = "2026-11-20T20:00:00.000Z", 1_795_204_800_000

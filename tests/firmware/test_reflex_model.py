@@ -118,8 +118,8 @@ class Life(RuleBasedStateMachine):
         self.unix_ms = EXPIRES_MS - 1000
         self.version = 0
         self.fires = 0
-        self.engine = Engine({"sensors": SENSORS, "actuators": ACTUATORS})
         self.outputs = Actuators(ACTUATORS)
+        self.engine = Engine({"sensors": SENSORS, "actuators": self.outputs})
         self.model: dict[str, ModelRule] = {}
         self.ending: list[tuple[str, int]] = []
         self.values: dict[str, Any] = {}
@@ -191,7 +191,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         if hasattr(self, "model"):
-            kept = {each["reflex_id"] for each in self.engine.rules()}
+            kept = set(self.engine.names())
             assert kept == set(self.model)
             for name, model in self.model.items():
                 state = self.engine.state(name)

@@ -38,7 +38,7 @@ _RECONNECTS: Final = 5
 _HEAPS: Final[tuple[tuple[Form, str, int, int, float], ...]] = (
     ("rom", "128k", 8, 4, 40.0),
     ("rom", "192k", 8, 8, 40.0),
-    ("ram", "192k", 8, 8, 10.0),
+    ("ram", "192k", 8, 8, 25.0),
 )
 _SETTLE_S: Final = 2.0
 _HEAP_WORD: Final = "heap"
@@ -179,8 +179,7 @@ async def _script(name: str, *arguments: str, flash: Path | None = None) -> Any:
 
 
 async def _printed(name: str, arguments: tuple[str, ...], control: int, flash: Path | None) -> Any:
-    # A roomy heap: what takes how much is asked here, and how little is enough by the heap rows.
-    toolchain = replace(Toolchain.locate(), form="ram", heap="256k")
+    toolchain = replace(Toolchain.locate(), form="ram", heap="192k")
     command = [*toolchain.command(_ON_BOARD / name), *arguments]
     process = await asyncio.create_subprocess_exec(
         *command,

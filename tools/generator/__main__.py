@@ -20,7 +20,6 @@ TARGETS: dict[str, Callable[[Schemas], str | bytes]] = {
     "schemas/nervus.proto": proto.generate,
     "schemas/nervus.binpb": proto.descriptors,
     "firmware/lib/spinal/contracts.py": firmware.contracts,
-    "firmware/lib/spinal/contracts_seldom.py": firmware.contracts_seldom,
     "firmware/lib/spinal/cbor_tables.py": firmware.cbor_tables,
     "firmware/lib/spinal/topics.py": firmware.topics,
 }

@@ -55,8 +55,11 @@ class Actuators:
         """The value last driven; StepError "unknown_actuator"."""
         return self._find(actuator).value
 
-    def check(self, step: "dict[str, Any]") -> None:
-        """StepError when {actuator, set | pulse_ms | ramp, max_on_ms?} cannot be done here."""
+    def check(self, step: "dict[str, Any]") -> str:
+        """Return the actuator of a step {actuator, set | pulse_ms | ramp, max_on_ms?}.
+
+        StepError when it cannot be done here.
+        """
         output = self._find(step.get("actuator"))
         if "set" in step:
             output.check_value(step["set"])
@@ -72,13 +75,13 @@ class Actuators:
             output.check_interval("pulse_ms", step.get("pulse_ms"))
         if step.get("max_on_ms") is not None:
             output.check_interval("max_on_ms", step["max_on_ms"])
+        return output.id
 
     def act(self, step: "dict[str, Any]", ticks_ms: int, why: str) -> "list[tuple[Any, ...]]":
         """Outputs of a step that `check` passes; StepError otherwise, with nothing changed."""
         self.check(step)
         output = self._find(step["actuator"])
-        output.pulse_end = output.ramp = None
-        output.loss_due = None  # whoever acts without the link answers for it
+        output.forget()
         max_on_ms = step.get("max_on_ms")
         if is_lasting(step) and "ramp" in step:
             output.begin_ramp(step["ramp"], ticks_ms, max_on_ms)
@@ -101,7 +104,8 @@ class Actuators:
                 if why == "ramp":
                     output.value = value
                 elif why != "ramp_end":
-                    output.ramp = None
+                    if output.ramp is not None:
+                        output.ramp = None
                     output.drive(value, ticks_ms, None)
                 due.append(("output", name, value, why))
         return due
@@ -125,7 +129,8 @@ class Actuators:
         """Call off the link-loss policies that are not yet due."""
         self._linked = True
         for output in self._outputs.values():
-            output.loss_due = None
+            if output.loss_due is not None:
+                output.loss_due = None
 
     def _find(self, actuator: object) -> "_Output":
         output = self._outputs.get(actuator) if isinstance(actuator, str) else None
@@ -136,27 +141,40 @@ class Actuators:
 
 
 class _Output:
+    # What most outputs never need is set once, for all of them.
+    least: "Any" = None
+    most: "Any" = None
+    max_on: "int | None" = None
+    loss_after: "int | None" = None
+    pulse_end: "int | None" = None
+    ramp: "tuple[Any, ...] | None" = None  # first value and tick, last value, ms
+    loss_due: "int | None" = None
+    _ramp_due = 0
+    _off_at: "int | None" = None
+    _latest_off: "int | None" = None
+
     def __init__(self, declared: "dict[str, Any]") -> None:
         self.id: str = declared["id"]
         self.is_number = declared["type"] == "number"
         if declared["type"] not in ("bool", "number"):
             raise ValueError(f"{self.id}: type: {declared['type']!r}, not bool or number")
-        self.least = declared.get("min")
-        self.most = declared.get("max")
+        if self.is_number:
+            self.least = declared.get("min")
+            self.most = declared.get("max")
         self.off: Any = self._off() if self.is_number else False
-        self.max_on = self._interval(declared, "max_on_ms")
-        self.loss_after: int | None = None
+        max_on = self._interval(declared, "max_on_ms")
+        if max_on is not None:
+            self.max_on = max_on
         self.loss_value = self.off
         self._read_loss(declared.get("on_loss"))
         self.value: Any = declared["boot"]
         self.check_value(self.value)
         self.check_value(self.loss_value)
-        self.pulse_end: int | None = None
-        self.ramp: tuple[Any, ...] | None = None  # first value and tick, last value, ms
-        self._ramp_due = 0
-        self.loss_due: int | None = None
-        self._off_at: int | None = None
-        self._latest_off: int | None = None
+
+    def forget(self) -> None:
+        """What is under way ends here; whoever acts without the link answers for it."""
+        if self.pulse_end is not None or self.ramp is not None or self.loss_due is not None:
+            self.pulse_end = self.ramp = self.loss_due = None
 
     def check_value(self, value: object) -> None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -178,13 +196,16 @@ class _Output:
         was_on = self.value != self.off
         self.value = value
         if value == self.off:
-            self.pulse_end = self._off_at = self._latest_off = None
+            if self.pulse_end is not None:
+                self.pulse_end = None
+            self._let_off_go()
             return
-        if not was_on or self._latest_off is None:
+        if self.max_on is not None and (not was_on or self._latest_off is None):
             # Setting it again does not start the time anew: a maximum that anyone can extend by
             # repeating a command protects nothing.
-            self._latest_off = None if self.max_on is None else later(ticks_ms, self.max_on)
-        self._off_at = self._latest_off
+            self._latest_off = later(ticks_ms, self.max_on)
+        if self._off_at != self._latest_off:
+            self._off_at = self._latest_off
         if max_on_ms is not None:
             wanted = later(ticks_ms, max_on_ms)
             if self._latest_off is None or elapsed(wanted, self._latest_off) < 0:
@@ -234,8 +255,12 @@ class _Output:
         self.ramp = None
         self.value = end
         if end == self.off:
-            self._off_at = self._latest_off = None
+            self._let_off_go()
         return end, "ramp_end"
+
+    def _let_off_go(self) -> None:
+        if self._off_at is not None or self._latest_off is not None:
+            self._off_at = self._latest_off = None
 
     def _off(self) -> "Any":
         if self.least is not None and self.least > 0:

@@ -26,41 +26,56 @@ class Policy:
     ValueError names the key that is wrong. Texts and bools are compared, never averaged.
     """
 
+    # What most sensors never need is set once, for all of them.
+    value: "Any" = None
+    """The filtered and debounced value, None before the first sample."""
+    invalid = 0
+    """Samples that were no value: None, NaN or infinite."""
+    _median = False
+    _size = 1
+    _debounce = 0
+    _shortest = 0
+    _longest = 60_000
+    _deadband: "float" = 0
+    _ge: "int | float | None" = None
+    _le: "int | float | None" = None
+    _change = False
+    _window: "list[Any] | None" = None
+    _at = 0
+    _candidate: "Any" = None
+    _candidate_at = 0
+    _sent: "Any" = None
+    _alarmed = False
+
     def __init__(self, config: "dict[str, Any]") -> None:
-        self.value: Any = None
-        """The filtered and debounced value, None before the first sample."""
-        self.invalid = 0
-        """Samples that were no value: None, NaN or infinite."""
-        self._median = config.get("median") is not None
-        self._size = _integer(config, "median" if self._median else "mean", 1, _WINDOW_LIMIT, 1)
-        if self._median and not self._size % 2:
-            raise ValueError("median: an odd number of samples has a middle one, so 3, 5, 7 …")
-        self._debounce = _integer(config, "debounce_ms", 0, LONGEST_MS, 0)
-        self._shortest = _integer(config, "min_interval_ms", 0, LONGEST_MS, 0)
-        self._longest = _integer(config, "max_interval_ms", 1, _DAY_MS, 60_000)
-        self._deadband = _number(config, "deadband", "deadband") or 0
-        if self._deadband < 0:
-            raise ValueError("deadband: not below 0")
-        urgent = config.get("urgent") or {}
-        self._ge = _number(urgent, "ge", "urgent.ge")
-        self._le = _number(urgent, "le", "urgent.le")
-        self._change = bool(urgent.get("change"))
-        self._window: list[Any] = []
-        self._at = 0
-        self._candidate: Any = None
-        self._candidate_at = 0
-        self._sent: Any = None
+        if config.get("median") is not None:
+            self._median = True
+            self._size = _integer(config, "median", 1, _WINDOW_LIMIT)
+            if not self._size % 2:
+                raise ValueError("median: an odd number of samples has a middle one: 3, 5, 7 …")
+        elif config.get("mean") is not None:
+            self._size = _integer(config, "mean", 1, _WINDOW_LIMIT)
+        if config.get("debounce_ms") is not None:
+            self._debounce = _integer(config, "debounce_ms", 0, LONGEST_MS)
+        if config.get("min_interval_ms") is not None:
+            self._shortest = _integer(config, "min_interval_ms", 0, LONGEST_MS)
+        if config.get("max_interval_ms") is not None:
+            self._longest = _integer(config, "max_interval_ms", 1, _DAY_MS)
+        if config.get("deadband") is not None:
+            self._deadband = _number(config, "deadband", "deadband")
+            if self._deadband < 0:
+                raise ValueError("deadband: not below 0")
+        self._read_urgent(config.get("urgent") or {})
         self._sent_at = 0
         self._may_send = True
         self._must_send = False
-        self._alarmed = False
 
     def sample(self, value: "Any", ticks_ms: int) -> str | None:
         """Take a sample: None, or publish `value` now as "normal" or "critical"."""
         self._let_time_pass(ticks_ms)
         if value is None or (isinstance(value, float) and not isfinite(value)):
             self.invalid += 1
-            self._candidate = None
+            self._forget_candidate()
             return None
         value = self._filtered(value)
         if not self._settled(value, ticks_ms):
@@ -77,6 +92,14 @@ class Policy:
         self._must_send = False
         return "critical" if urgent or self._alarmed else "normal"
 
+    def _read_urgent(self, urgent: "dict[str, Any]") -> None:
+        if urgent.get("ge") is not None:
+            self._ge = _number(urgent, "ge", "urgent.ge")
+        if urgent.get("le") is not None:
+            self._le = _number(urgent, "le", "urgent.le")
+        if urgent.get("change"):
+            self._change = True
+
     def _let_time_pass(self, ticks_ms: int) -> None:
         # An interval that has run out is noted at once, also while the sensor is silent: after six
         # days its tick would be taken for one that lies ahead.
@@ -88,6 +111,8 @@ class Policy:
     def _filtered(self, value: "Any") -> "Any":
         if self._size == 1 or isinstance(value, (bool, str, dict)):
             return value
+        if self._window is None:
+            self._window = []
         if len(self._window) < self._size:
             self._window.append(value)
         else:
@@ -103,23 +128,27 @@ class Policy:
             self.value = value
             return True
         if value == self.value:
-            self._candidate = None
+            self._forget_candidate()
             return True
         if self._candidate is None or value != self._candidate:
             self._candidate = value
             self._candidate_at = ticks_ms
         if elapsed(ticks_ms, self._candidate_at) < self._debounce:
             return False
-        self._candidate = None
+        self._forget_candidate()
         self.value = value
         return True
+
+    def _forget_candidate(self) -> None:
+        if self._candidate is not None:
+            self._candidate = None
 
     def _reaches(self, value: "Any") -> bool:
         """Whether value reaches an urgent threshold now; it must leave by the deadband first.
 
         Without that step back a value that trembles on the threshold would flood the link.
         """
-        if isinstance(value, (bool, str, dict)):
+        if isinstance(value, (bool, str, dict)) or (self._ge is None and self._le is None):
             return False
         back = self._deadband if self._alarmed else 0
         was_alarmed = self._alarmed
@@ -140,19 +169,15 @@ class Policy:
         return bool(abs(value - self._sent) >= self._deadband)
 
 
-def _integer(config: "dict[str, Any]", key: str, least: int, most: int, default: int) -> int:
-    value = config.get(key)
-    if value is None:
-        return default
+def _integer(config: "dict[str, Any]", key: str, least: int, most: int) -> int:
+    value = config[key]
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError(f"{key}: {value!r} is no integer from {least} to {most}")
     return value
 
 
-def _number(config: "dict[str, Any]", key: str, name: str) -> "int | float | None":
-    value = config.get(key)
-    if value is None:
-        return None
+def _number(config: "dict[str, Any]", key: str, name: str) -> "int | float":
+    value = config[key]
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise ValueError(f"{name}: {value!r} is no number")  # noqa: TRY004 - one error for every wrong key
     return value

@@ -1,4 +1,4 @@
-"""AfferentSignals as CBOR by template: a buffer for each sensor, only what changes is written.
+"""AfferentSignals as CBOR by template: one buffer, in which only what changes is written.
 
 Integers that change have a fixed width, so nothing behind them ever moves; RFC 8949, section 4.1
 lets a writer do that. The numbers of the fields are those of schemas/ (see `spinal.cbor_tables`,
@@ -22,7 +22,9 @@ _START = b"\xd9\xd9\xf7\xa2\x02"  # tag 55799, a map of two, under 2 the metadat
 _COUNT_AT = len(_START)
 _ID_AT = _COUNT_AT + 3  # behind the head of the metadata, 1 and the head of 16 bytes
 _CONTRACT = b"\x02\x01\x03\x01\x04\x01\x05"  # v1, AfferentSignal twice, 5 is the source
+_VIEWS = 16
 _HISTORICAL = b"\x0f\xf5"
+_FIELDS = 0xA0 | 10  # a map of ten, without a priority
 _VALUE_WIDTH = 9
 _TENTH = 0.1
 _SHORT_FLOATS = struct.unpack(">f", struct.pack(">f", _TENTH))[0] == _TENTH
@@ -35,12 +37,12 @@ class Afferents:
     """The templates of one board. source: as in the metadata; boot: of this boot."""
 
     def __init__(self, source: str, boot: int, ids: "MessageIds", clock: "Clock") -> None:
-        self._head = _text(source) + b"\x06" + _integer(boot)
+        self._form = _Form(_text(source) + b"\x06" + _integer(boot))
         self._source = source
         self._boot = boot
         self._ids = ids
         self._clock = clock
-        self._forms: dict[str, dict[str | None, _Form]] = {}
+        self._tails: dict[str | None, dict[str, tuple[Any, ...]]] = {}
 
     def build(  # noqa: PLR0917 - each is a field of the message
         self,
@@ -61,15 +63,27 @@ class Afferents:
             isinstance(value, int) and -_SMALL < value < _SMALL
         ):
             return self._whole(sensor_type, value, unit, ttl_ms, priority, seq)
-        forms = self._forms.get(sensor_type)
-        if forms is None:
-            forms = {}
-            self._forms[sensor_type] = forms
-        form = forms.get(priority)
-        if form is None or form.unit != unit or form.ttl_ms != ttl_ms:
-            form = _Form(self._head, sensor_type, unit, ttl_ms, priority)
-            forms[priority] = form
-        return form.fill(self._ids, self._clock, seq, value)
+        tail = self._tail(sensor_type, unit, ttl_ms, priority)
+        return self._form.fill(self._ids, self._clock, seq, priority, tail, value)
+
+    def _tail(self, sensor_type: str, unit: str | None, ttl_ms: int, priority: str | None) -> bytes:
+        """What stands between the time and the value, made when it is first asked for."""
+        tails = self._tails.get(priority)
+        if tails is None:
+            tails = {}
+            self._tails[priority] = tails
+        kept = tails.get(sensor_type)
+        if kept is None or kept[0] != unit or kept[1] != ttl_ms:
+            text = b"\x0a" + _integer(ttl_ms)
+            if priority is not None:
+                text += bytes((12, PRIORITIES[priority]))
+            text += b"\x03" + (b"\xa2" if unit is None else b"\xa3") + b"\x01" + _text(sensor_type)
+            if unit is not None:
+                text += b"\x03" + _text(unit)
+            kept = unit, ttl_ms, text + b"\x02"
+            tails[sensor_type] = kept
+        tail: bytes = kept[2]
+        return tail
 
     def _whole(
         self,
@@ -104,33 +118,32 @@ class Afferents:
 
 
 class _Form:
-    """The buffer of one sensor at one priority."""
+    """A board's measurement in one buffer for all its sensors."""
 
-    def __init__(
-        self, head: bytes, sensor_type: str, unit: str | None, ttl_ms: int, priority: str | None
-    ) -> None:
-        self.unit = unit
-        self.ttl_ms = ttl_ms
-        fields = 10 if priority is None else 11
-        text = _START + bytes((0xA0 | fields, 1, 0x50)) + bytes(16) + _CONTRACT + head
-        text += b"\x07\x1a"
+    def __init__(self, head: bytes) -> None:
+        text = _START + bytes((_FIELDS, 1, 0x50)) + bytes(16) + _CONTRACT + head + b"\x07\x1a"
         self._seq_at = len(text)
         text += bytes(4) + b"\x08\x1b"
         self._time_at = len(text)
         text += bytes(8) + b"\x09"
         self._clk_at = len(text)
-        text += b"\x00\x0a" + _integer(ttl_ms)
-        if priority is not None:
-            text += bytes((12, PRIORITIES[priority]))
-        text += b"\x03" + (b"\xa2" if unit is None else b"\xa3") + b"\x01" + _text(sensor_type)
-        if unit is not None:
-            text += b"\x03" + _text(unit)
-        text += b"\x02"
-        self._value_at = len(text)
-        self._buffer = bytearray(text + bytes(_VALUE_WIDTH))
+        self._buffer = bytearray(text + b"\x00")
+        self._tail_at = len(self._buffer)
+        self._tail = b""
+        self._value_at = self._tail_at
         self._views: dict[int, memoryview] = {}
 
-    def fill(self, ids: "MessageIds", clock: "Clock", seq: int, value: "Any") -> memoryview:
+    def fill(
+        self,
+        ids: "MessageIds",
+        clock: "Clock",
+        seq: int,
+        priority: str | None,
+        tail: bytes,
+        value: "Any",
+    ) -> memoryview:
+        if tail is not self._tail:
+            self._take(tail, priority)
         buffer = self._buffer
         ids.write_bytes(buffer, _ID_AT)
         at = self._seq_at
@@ -144,9 +157,22 @@ class _Form:
         view = self._views.get(size)
         if view is None:
             # As for JSON: a view costs heap, and only a few lengths occur.
+            if len(self._views) == _VIEWS:
+                self._views.clear()
             view = memoryview(buffer)[:size]
             self._views[size] = view
         return view
+
+    def _take(self, tail: bytes, priority: str | None) -> None:
+        at = self._tail_at
+        self._value_at = at + len(tail)
+        if self._value_at + _VALUE_WIDTH > len(self._buffer):
+            self._buffer = self._buffer[:at] + tail + bytes(_VALUE_WIDTH)
+            self._views = {}
+        else:
+            self._buffer[at : self._value_at] = tail
+        self._buffer[_COUNT_AT] = _FIELDS if priority is None else _FIELDS + 1
+        self._tail = tail
 
     def _write_time(self, high: int, low: int) -> None:
         # high * 10**9 + low in two parts, since the whole is no small integer on a board:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 MICROPYTHON = sys.implementation.name == "micropython"
-PLATFORM = sys.platform
 
-_IPPROTO_TCP, _TCP_NODELAY = 6, 1
+_IPPROTO_TCP = 6
+_TCP_NODELAY = 1
 _NO_SUCH_OPTION = (errno.EINVAL, errno.EOPNOTSUPP, 92, 109)  # ENOPROTOOPT, and newlib's
 _RECORD_HEAD = 5
 _WOULD_WAIT = (errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY)

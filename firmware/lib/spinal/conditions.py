@@ -53,6 +53,13 @@ class Leaf:
     given no value for for_ms; it alone is about that, for all others no value means None.
     """
 
+    # What most comparisons do not need is set once, for all of them.
+    _for_ms = 0
+    _stale = False
+    _crossing = False
+    _since: "int | None" = None
+    _previous: "Any" = None
+
     def __init__(self, leaf: "dict[str, Any]") -> None:
         op: str = leaf["op"]
         self.sensor: str = leaf["sensor"]
@@ -61,17 +68,19 @@ class Leaf:
         self._compare = _COMPARISONS[op]
         self._bounds: tuple[Any, Any] = (None, None)
         self._released: tuple[Any, Any] = (None, None)
-        self._read_bounds(op, leaf)
-        self._for_ms: int = leaf.get("for_ms", 0)
-        if self._for_ms > LONGEST_MS:
-            raise RuleError("out_of_range", f"when: for_ms is at most {LONGEST_MS}")
-        if self._for_ms and self.is_pulse:
-            raise RuleError("unsupported", f"when: {op} is a moment and cannot last for_ms")
-        self._stale = op == "stale"
-        self._crossing = self.is_pulse and self._bounds[0] is not None
         self._holds = False
-        self._since: int | None = None
-        self._previous: Any = None
+        self._read_bounds(op, leaf)
+        for_ms: int = leaf.get("for_ms", 0)
+        if for_ms > LONGEST_MS:
+            raise RuleError("out_of_range", f"when: for_ms is at most {LONGEST_MS}")
+        if for_ms:
+            if self.is_pulse:
+                raise RuleError("unsupported", f"when: {op} is a moment and cannot last for_ms")
+            self._for_ms = for_ms
+        if op == "stale":
+            self._stale = True
+        if self.is_pulse and self._bounds[0] is not None:
+            self._crossing = True
 
     def read(self, values: "dict[str, Any]", ticks_ms: int) -> bool | None:
         """Compare the value now."""
@@ -86,7 +95,7 @@ class Leaf:
             self._holds = self._compare(value, low, high)
         except TypeError:
             self._holds = False  # a text has no order with a number: as unknown as no value
-            self._since = None
+            self._forget_since()
             self.result = None
             return None
         self.result = self._holds if not self._for_ms else self._lasted(ticks_ms)
@@ -99,9 +108,13 @@ class Leaf:
             return self.result
         if not self.is_pulse:
             self._holds = False
-            self._since = None
+            self._forget_since()
         self.result = None
         return None
+
+    def _forget_since(self) -> None:
+        if self._since is not None:
+            self._since = None
 
     def _moment(self, value: "Any") -> bool:
         """Whether the value has just changed, risen or fallen; across a gap without values too."""
@@ -119,7 +132,7 @@ class Leaf:
 
     def _lasted(self, ticks_ms: int) -> bool:
         if not self._holds:
-            self._since = None
+            self._forget_since()
             return False
         if self.result:
             return True  # once it has lasted no tick is compared any more, so none can wrap

@@ -80,7 +80,8 @@ class Ledger:
         self, actuators: "list[dict[str, Any]]", stored: "Any" = None, limit: int = LEDGER_LIMIT
     ) -> None:
         self._limit = limit
-        self._outputs = Actuators(actuators)
+        self.outputs = Actuators(actuators)
+        """The actuators themselves."""
         # [action_id, actuator, report payload, deadline in Unix ms] by age.
         self._entries: list[list[Any]] = [list(each) for each in stored or ()]
         self._steps: dict[str, dict[str, Any]] = {}
@@ -133,11 +134,11 @@ class Ledger:
         entry = self._entry(action_id)
         actuator = entry[1]
         effects = self._supersede(actuator)
-        effects.extend(self._outputs.act(step, ticks_ms, "command"))
+        effects.extend(self.outputs.act(step, ticks_ms, "command"))
         if is_lasting(step):
             self._lasting[actuator] = action_id
         else:
-            value = self._outputs.value(actuator)
+            value = self.outputs.value(actuator)
             effects.append(self._finish(entry, "succeeded", result=value))
         return effects
 
@@ -151,12 +152,12 @@ class Ledger:
 
     def act(self, step: "dict[str, Any]", ticks_ms: int) -> "list[tuple[Any, ...]]":
         """Effects of one reflex step {actuator, set | pulse_ms | ramp, …}; StepError if bad."""
-        outputs = self._outputs.act(step, ticks_ms, "reflex")
+        outputs = self.outputs.act(step, ticks_ms, "reflex")
         return self._supersede(step["actuator"]) + outputs
 
     def tick(self, ticks_ms: int) -> "list[tuple[Any, ...]]":
         """Effects that are due: pulses, ramps, maximum on-time, link-loss policies."""
-        effects = self._outputs.tick(ticks_ms)
+        effects = self.outputs.tick(ticks_ms)
         if self._lasting:
             for _, actuator, value, why in list(effects):
                 action_id = None if why == "ramp" else self._lasting.pop(actuator, None)
@@ -171,19 +172,19 @@ class Ledger:
 
     def wait_ms(self, ticks_ms: int) -> int:
         """Milliseconds until `tick` may have something to do, at most `actuators.NEVER_MS`."""
-        return self._outputs.wait_ms(ticks_ms)
+        return self.outputs.wait_ms(ticks_ms)
 
     def link_lost(self, ticks_ms: int) -> None:
         """Start the link-loss policies; calling again while it is lost changes nothing."""
-        self._outputs.link_lost(ticks_ms)
+        self.outputs.link_lost(ticks_ms)
 
     def link_up(self) -> None:
         """Call off the link-loss policies that are not yet due."""
-        self._outputs.link_up()
+        self.outputs.link_up()
 
     def boot_outputs(self, ticks_ms: int) -> "list[tuple[Any, ...]]":
         """Outputs that bring every actuator into its declared boot state."""
-        return self._outputs.boot_outputs(ticks_ms)
+        return self.outputs.boot_outputs(ticks_ms)
 
     def interrupted(self) -> "list[tuple[Any, ...]]":
         """Reports of commands that a reboot caught between start and end; given once."""
@@ -197,7 +198,7 @@ class Ledger:
 
     def value(self, actuator: str) -> object:
         """The value last driven; StepError "unknown_actuator"."""
-        return self._outputs.value(actuator)
+        return self.outputs.value(actuator)
 
     def _refusal(
         self,
@@ -218,7 +219,7 @@ class Ledger:
             late = now_ms - meta["t_ms"] - meta["deadline_ms"]
             return "expired", f"its deadline passed {late} ms ago"
         try:
-            self._outputs.check(payload)
+            self.outputs.check(payload)
         except StepError as error:
             return error.code, error.text
         return None

@@ -4,7 +4,9 @@ What `afferent` returns lies in a buffer that the next message overwrites: send 
 (`bytes(view)`, as the outbox does) before anything else is built.
 """
 
-from spinal.contracts import SCHEMAS
+from hashlib import sha256
+
+from spinal.contracts import SCHEMAS, TABLE
 from spinal.jsonprint import dumps, number, quoted
 from spinal.jsonscan import JSONError, loads
 from spinal.schema import check
@@ -28,8 +30,9 @@ _ID_AT = 23  # behind {"meta":{"message_id":"
 _SEQ_WIDTH = 10
 _TIME_WIDTH = 13
 _CLK_WIDTH = 6  # of "none"
-_VALUE_WIDTH = 24
+_HASH_BYTES = 8
 _NUMBERS = (float, int)
+_VIEWS = 16
 _HISTORICAL = b',"historical":true'
 _META_END = b'},"payload":'
 
@@ -70,7 +73,8 @@ class Envelope:
         self._clock = clock
         source = quoted("device:" + device_id)
         self._source = f',"source":{source},"boot":{boot},"seq":'
-        self._templates: dict[str, _Template] = {}
+        self._form: _Form | None = None
+        self._tails: dict[str | None, dict[str, tuple[Any, ...]]] = {}
         self._cbor: Any = None
         if encoding == "cbor":
             from spinal.cborform import Afferents  # noqa: PLC0415 - others keep the heap it takes
@@ -133,17 +137,30 @@ class Envelope:
             data = self._cbor.build(sensor_type, value, unit, ticks_ms, ttl_ms, priority, seq)
             self.last_seq = seq
             return data  # type: ignore[no-any-return] # Afferents.build says what it is
-        template = self._templates.get(sensor_type)
-        if template is None or template.unit != unit or template.ttl_ms != ttl_ms:
-            template = _Template(self._source, sensor_type, unit, ttl_ms)
-            self._templates[sensor_type] = template
+        tail = self._tail(sensor_type, unit, ttl_ms, priority)
         # A number stays text: encoding it would cost another 16 bytes of heap for each message.
         text = number(value) if type(value) in _NUMBERS else dumps(value).encode()  # type: ignore[arg-type] # asked by type(): a bool is an int
-        form = template.form(priority)
-        form.reserve(len(text))
+        if self._form is None:
+            self._form = _Form(self._source)
+        self._form.reserve(len(tail) + len(text))
         self._clock.read(ticks_ms)
         self.last_seq += 1
-        return form.fill(self._ids, self._clock, self.last_seq, text)
+        return self._form.fill(self._ids, self._clock, self.last_seq, tail, text)
+
+    def _tail(self, sensor_type: str, unit: str | None, ttl_ms: int, priority: str | None) -> bytes:
+        """What stands between the time and the value, made when it is first asked for."""
+        tails = self._tails.get(priority)
+        if tails is None:
+            tails = {}
+            self._tails[priority] = tails
+        kept = tails.get(sensor_type)
+        if kept is None or kept[0] != unit or kept[1] != ttl_ms:
+            told = "" if unit is None else f'"unit":{quoted(unit)},'
+            told = f'}},"payload":{{"sensor_type":{quoted(sensor_type)},{told}"value":'
+            kept = unit, ttl_ms, (_options(ttl_ms, None, None, priority) + told).encode()
+            tails[sensor_type] = kept
+        tail: bytes = kept[2]
+        return tail
 
 
 def mark_historical(data: bytes) -> bytes:
@@ -164,12 +181,12 @@ def mark_historical(data: bytes) -> bytes:
 
 
 def parse(
-    data: bytes, schemas: "dict[str, Any]" = SCHEMAS, size_limit: int = SIZE_LIMIT
+    data: bytes, schemas: "dict[str, int]" = SCHEMAS, size_limit: int = SIZE_LIMIT
 ) -> "tuple[dict[str, Any], dict[str, Any]]":
     """Return (meta, payload) of a message, or raise WireError.
 
-    schemas: {contract: schema of the whole message}, at once the allow-list. The codes, in the
-    order of the guard: oversize, empty_payload, unsupported_encoding, decode_error,
+    schemas: {contract: place of its schema in contracts.TABLE}, at once the allow-list. The codes,
+    in the order of the guard: oversize, empty_payload, unsupported_encoding, decode_error,
     contract_not_allowed, unsupported_version, expiry_missing, schema_invalid, contract_drift.
     """
     message = _decode(data, size_limit)
@@ -183,7 +200,7 @@ def parse(
         version = meta["schema_version"]
         raise WireError("unsupported_version", "schema", f"{version!r}, not {VERSION}", meta)
     _check_encoding(data, meta)
-    breach = check(schemas[contract], message)
+    breach = check(TABLE, schemas[contract], message)
     if breach in _NO_EXPIRY:
         raise WireError("expiry_missing", "expiry", "ttl_ms or expires_at is required", meta)
     if breach:
@@ -231,80 +248,64 @@ def unix_of(timestamp: str) -> int:
 
 
 class Recent:
-    """The last message ids of each source, to drop an event that comes twice (S0-86)."""
+    """The last messages of all sources, to drop an event that comes twice (S0-86).
+
+    Of each 8 bytes of a hash are kept, in one block that never grows.
+    """
 
     def __init__(self, limit: int = 32) -> None:
-        self._keys: list[str | None] = [None] * limit
+        self._hashes = bytearray(limit * _HASH_BYTES)
         self._at = 0
 
     def seen(self, meta: "dict[str, Any]") -> bool:
         """Whether this message came before; remembers it."""
-        key = meta["source"] + " " + meta["message_id"]
-        if key in self._keys:
-            return True
-        self._keys[self._at] = key
-        self._at = (self._at + 1) % len(self._keys)
+        name = meta["source"] + " " + meta["message_id"]
+        digest = sha256(name.encode()).digest()[:_HASH_BYTES]
+        hashes = self._hashes
+        at = hashes.find(digest)
+        while at >= 0:
+            if not at % _HASH_BYTES:
+                return True
+            at = hashes.find(digest, at + 1)
+        at = self._at
+        hashes[at : at + _HASH_BYTES] = digest
+        self._at = (at + _HASH_BYTES) % len(hashes)
         return False
 
 
-class _Template:
-    """One sensor's message in a buffer of its own; only what changes is written anew.
+class _Form:
+    """A board's measurement in one buffer for all its sensors; only what changes is written anew.
 
-    Numbers stand right-aligned in fields of fixed width: blanks are legal JSON before a value, and
-    so nothing behind them ever moves.
+    Numbers stand right-aligned in fields of fixed width, and blanks fill the message up to a
+    multiple of 8 bytes: they are legal JSON around a value.
     """
 
-    def __init__(self, source: str, sensor_type: str, unit: str | None, ttl_ms: int) -> None:
-        self.unit = unit
-        self.ttl_ms = ttl_ms
-        self._start = '{"meta":{"message_id":"' + " " * 26 + _contract("AfferentSignal") + source
-        self._sensor = "" if unit is None else f'"unit":{quoted(unit)},'
-        self._sensor = f'{{"sensor_type":{quoted(sensor_type)},{self._sensor}"value":'
-        self._plain: _Form | None = None
-        self._forms: dict[str, _Form] = {}
-
-    def form(self, priority: str | None) -> "_Form":
-        """The message with this priority, made when it is first asked for."""
-        form = self._plain if priority is None else self._forms.get(priority)
-        if form is None:
-            form = _Form(self._start, _options(self.ttl_ms, None, None, priority), self._sensor)
-            if priority is None:
-                self._plain = form
-            else:
-                self._forms[priority] = form
-        return form
-
-
-class _Form:
-    """The buffer of one sensor at one priority."""
-
-    def __init__(self, start: str, options: str, sensor: str) -> None:
-        head = (start + " " * _SEQ_WIDTH + ',"t_ms":').encode()
-        self._seq_end = len(start.encode()) + _SEQ_WIDTH
+    def __init__(self, source: str) -> None:
+        start = '{"meta":{"message_id":"' + " " * 26 + _contract("AfferentSignal") + source
+        start += " " * _SEQ_WIDTH
+        self._seq_end = len(start.encode())
+        head = (start + ',"t_ms":').encode()
         self._time = len(head)
         self._clk_at = self._time + _TIME_WIDTH + len(',"clk":')
-        text = (
-            head
-            + b" " * _TIME_WIDTH
-            + b',"clk":      '
-            + (options + '},"payload":' + sensor).encode()
-        )
-        self._value = len(text)
-        self._buffer = bytearray(text + b" " * (_VALUE_WIDTH + 2))
+        self._buffer = bytearray(head + b" " * _TIME_WIDTH + b',"clk":      ')
+        self._tail_at = len(self._buffer)
+        self._tail = b""
         self._clk = ""
         self._views: dict[int, memoryview] = {}
 
     def reserve(self, width: int) -> None:
-        """Make room for a value of so many bytes; ValueError beyond the largest message."""
-        size = self._value + width + 2
+        """Make room for so many bytes behind the time; ValueError beyond the largest message."""
+        size = (self._tail_at + width + 2 + 7) & ~7
         if size > SIZE_LIMIT:
             raise ValueError(f"a message of {size} bytes, at most {SIZE_LIMIT} can be sent")
         if size > len(self._buffer):
-            self._buffer = self._buffer[: self._value] + bytearray(width + 2)
+            self._buffer = self._buffer + bytearray(size - len(self._buffer))
             self._views = {}
 
-    def fill(self, ids: "MessageIds", clock: "Clock", seq: int, text: str | bytes) -> memoryview:
-        """Write the message; `reserve` has made room for the value."""
+    def fill(
+        self, ids: "MessageIds", clock: "Clock", seq: int, tail: bytes, text: str | bytes
+    ) -> memoryview:
+        """Write the message; `reserve` has made room."""
         buffer = self._buffer
         ids.write(buffer, _ID_AT)
         _right_aligned(buffer, self._seq_end, seq)
@@ -314,19 +315,29 @@ class _Form:
             for offset in range(_CLK_WIDTH):
                 buffer[self._clk_at + offset] = quality[offset] if offset < len(quality) else 32
         self._write_time(clock.high, clock.low)
-        at = self._value
-        size = at + len(text) + 2
+        at = self._tail_at
+        if tail is not self._tail:
+            buffer[at : at + len(tail)] = tail
+            self._tail = tail
+        at += len(tail)
+        end = at + len(text)
         if isinstance(text, bytes):
-            buffer[at : size - 2] = text
+            buffer[at:end] = text
         else:
             for character in text:
                 buffer[at] = ord(character)
                 at += 1
-        buffer[size - 2] = 125
-        buffer[size - 1] = 125
+        size = (end + 2 + 7) & ~7
+        while end < size - 2:
+            buffer[end] = 32
+            end += 1
+        buffer[end] = 125
+        buffer[end + 1] = 125
         view = self._views.get(size)
         if view is None:
             # A view costs 32 bytes of a board's heap: one for each length that occurs is kept.
+            if len(self._views) == _VIEWS:
+                self._views.clear()
             view = memoryview(buffer)[:size]
             self._views[size] = view
         return view

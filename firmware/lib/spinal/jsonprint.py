@@ -2,8 +2,9 @@
 
 from math import isfinite
 
-_SHORT = {34: '\\"', 92: "\\\\", 8: "\\b", 12: "\\f", 10: "\\n", 13: "\\r", 9: "\\t"}
+_SHORT = {34: b'\\"', 92: b"\\\\", 8: b"\\b", 12: b"\\f", 10: b"\\n", 13: b"\\r", 9: b"\\t"}
 _DEPTH_LIMIT = 16
+_SPACE = 32
 
 
 def dumps(value: object, float_format: str | None = None) -> str:
@@ -20,9 +21,17 @@ def dumps(value: object, float_format: str | None = None) -> str:
 
 def quoted(text: str) -> str:
     """Return text as a JSON string; characters beyond ASCII stay as they are."""
-    for character in text:
-        if character in '"\\' or character < " ":
-            return '"' + "".join([_escaped(ord(each)) for each in text]) + '"'
+    if text and ('"' in text or "\\" in text or min(text.encode()) < _SPACE):
+        # Bytes, not characters: each of those would become a name that a board keeps for good.
+        escaped = bytearray()
+        for byte in text.encode():
+            if byte in _SHORT:
+                escaped.extend(_SHORT[byte])
+            elif byte < _SPACE:
+                escaped.extend(b"\\u%04x" % byte)
+            else:
+                escaped.append(byte)
+        text = escaped.decode()
     return '"' + text + '"'
 
 
@@ -70,9 +79,3 @@ def _word(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     raise ValueError(f"{type(value)} cannot be written as JSON")
-
-
-def _escaped(code: int) -> str:
-    if code in _SHORT:
-        return _SHORT[code]
-    return chr(code) if code >= 32 else f"\\u{code:04x}"  # noqa: PLR2004 - control characters end here

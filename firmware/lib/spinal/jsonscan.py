@@ -14,18 +14,19 @@ INTEGER_LIMIT = (1 << 53) - 1
 _SPACE = 32
 _HIGH_SURROGATE = 0xD800
 _LOW_SURROGATE = 0xDC00
-_ESCAPES = {34: '"', 92: "\\", 47: "/", 98: "\b", 102: "\f", 110: "\n", 114: "\r", 116: "\t"}
+_ESCAPES = b'""\\\\//b\bf\fn\nr\rt\t'  # letter, character, letter, character …
 # RFC 3629, section 4: first byte from, to; second byte from, to; length.
+_UTF8_FORM = 5
 _UTF8_FORMS = (
-    (0x00, 0x7F, 0, 0, 1),
-    (0xC2, 0xDF, 0x80, 0xBF, 2),
-    (0xE0, 0xE0, 0xA0, 0xBF, 3),
-    (0xE1, 0xEC, 0x80, 0xBF, 3),
-    (0xED, 0xED, 0x80, 0x9F, 3),
-    (0xEE, 0xEF, 0x80, 0xBF, 3),
-    (0xF0, 0xF0, 0x90, 0xBF, 4),
-    (0xF1, 0xF3, 0x80, 0xBF, 4),
-    (0xF4, 0xF4, 0x80, 0x8F, 4),
+    b"\x00\x7f\x00\x00\x01"
+    b"\xc2\xdf\x80\xbf\x02"
+    b"\xe0\xe0\xa0\xbf\x03"
+    b"\xe1\xec\x80\xbf\x03"
+    b"\xed\xed\x80\x9f\x03"
+    b"\xee\xef\x80\xbf\x03"
+    b"\xf0\xf0\x90\xbf\x04"
+    b"\xf1\xf3\x80\xbf\x04"
+    b"\xf4\xf4\x80\x8f\x04"
 )
 _WORDS = ((b"true", True), (b"false", False), (b"null", None))
 
@@ -190,9 +191,10 @@ class _Reader:
 
     def _escape(self) -> str:
         letter = self._data[self._at] if self._at < len(self._data) else 0
-        if letter in _ESCAPES:
+        place = _ESCAPES.find(bytes((letter,)))
+        if place >= 0 and not place % 2:
             self._at += 1
-            return _ESCAPES[letter]
+            return chr(_ESCAPES[place + 1])
         if letter != ord("u"):
             raise self._fault("unknown escape")
         code = self._hex4()
@@ -234,7 +236,8 @@ def decoded(segment: bytes, start: int) -> str:
 
 def _sequence_length(head: bytes) -> int:
     """Bytes of the well-formed sequence at the start of head, 0 when there is none."""
-    for low, high, second_low, second_high, length in _UTF8_FORMS:
+    for at in range(0, len(_UTF8_FORMS), _UTF8_FORM):
+        low, high, second_low, second_high, length = _UTF8_FORMS[at : at + _UTF8_FORM]
         if low <= head[0] <= high:
             if len(head) < length:
                 return 0

@@ -5,15 +5,21 @@ or a blank breaks brokers that people scale out to. At most 64 characters when e
 """
 
 LIMIT = 64
+_SPACE = 32
 PLAIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_:-"
+_PLAIN_BYTES = PLAIN.encode()
 
 
 def level(text: str) -> str:
     """Encode a value; raises ValueError when it is empty, too long or has control characters."""
-    if any(character not in PLAIN for character in text):
-        if any(character < " " or character == "\x7f" for character in text):
+    # No loop over characters: each of them would become a name that a board keeps for good.
+    if text.strip(PLAIN):
+        if min(text.encode()) < _SPACE or "\x7f" in text:
             raise ValueError("topic level: no control characters, not " + repr(text))
-        text = "".join(chr(b) if chr(b) in PLAIN else "%%%02X" % b for b in text.encode())
+        encoded = bytearray()
+        for byte in text.encode():
+            encoded.extend(bytes((byte,)) if byte in _PLAIN_BYTES else b"%%%02X" % byte)
+        text = encoded.decode()
     if not 0 < len(text) <= LIMIT:
         raise ValueError("topic level: 1 to 64 characters when encoded, not " + repr(text))
     return text

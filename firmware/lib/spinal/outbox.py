@@ -162,15 +162,19 @@ class Outbox:
         """Take so many bytes of the heap from now on; what is here already stays."""
         self._max_bytes = max_bytes
 
-    def shrink(self) -> None:
-        """Keep to half of what is here from now on: the heap is smaller than was thought."""
-        self._max_bytes = max(_LEAST_BYTES, self._bytes // 2)
-        while self._bytes > self._max_bytes:
+    def shrink(self) -> bool:
+        """Shed half of what waits, and take no more until `allow`; whether anything was shed."""
+        half = self._bytes // 2
+        self._max_bytes = max(_LEAST_BYTES, half)
+        some = False
+        while self._bytes > half:
             shed = self._least(PRIORITIES[0])
             if shed is None:
-                return
+                break
             self._forget(shed)
             self._note_drop(shed)
+            some = True
+        return some
 
     def take_drops(self) -> list[list[int]]:
         """Sequence ranges [[first, last]…] that will never come, since the last call.

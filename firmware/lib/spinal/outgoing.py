@@ -52,7 +52,7 @@ class Outgoing:
         critical = options.get("critical", False)
         priority = "critical" if critical else None
         ttl_ms = options.get("ttl_ms") or TTL_MS["AfferentSignal"]
-        data = self._made(
+        data = self._with_room(
             self._envelope.afferent,
             (sensor_type, value, options.get("unit"), ticks_ms, ttl_ms, priority),
         )
@@ -76,21 +76,22 @@ class Outgoing:
     def about_board(self, contract: str, payload: dict, ticks_ms: int) -> None:
         """ChunkRequest, CrashReport, DeviceHealth, DeviceLog or UpdateReport."""
         priority = _AT_LEAST_ONCE.get(contract)
-        data = self._envelope.build(contract, payload, ticks_ms, TTL_MS[contract])
+        fields = (contract, payload, ticks_ms, TTL_MS[contract])
+        data = self._with_room(self._envelope.build, fields)
         topic = topics.about(self._device_id, contract)
         self._put(topic, data, 1 if priority else 0, priority or "background")
 
     def ping(self, payload: dict, ticks_ms: int) -> None:
         """The question for the time."""
         topic = topics.about(self._device_id, "Ping")
-        data = self._made(self._envelope.build, ("Ping", payload, ticks_ms, TTL_MS["Ping"]))
+        data = self._with_room(self._envelope.build, ("Ping", payload, ticks_ms, TTL_MS["Ping"]))
         self._put(topic, data, 0, "control")
 
     def reject(self, payload: dict, ticks_ms: int) -> None:
         """Something was refused."""
         topic = topics.reject("device", self._device_id)
         fields = ("RejectEvent", payload, ticks_ms, TTL_MS["RejectEvent"])
-        data = self._made(self._envelope.build, fields)
+        data = self._with_room(self._envelope.build, fields)
         self._put(topic, data, 0, "background")
 
     def status(self, status: str, session: str, ticks_ms: int) -> None:
@@ -129,23 +130,29 @@ class Outgoing:
         action_id: str,
     ) -> None:
         fields = (contract, payload, ticks_ms, TTL_MS[contract], action_id)
-        data = self._made(self._envelope.build, fields)
+        data = self._with_room(self._envelope.build, fields)
         self._put(topic, data, 1, priority)
 
     def _state(self, contract: str, topic: str, payload: dict, ticks_ms: int) -> None:
-        data = self._made(self._envelope.build, (contract, payload, ticks_ms))
+        data = self._with_room(self._envelope.build, (contract, payload, ticks_ms))
         self._put(topic, data, 1, "control", retain=True)
 
-    def _made(self, build: "Any", fields: tuple) -> bytes:
-        # What waits gives way to what happens now; a message that cannot be built burns no number.
-        try:
-            return build(*fields)
-        except MemoryError:
-            self._outbox.shrink()
-            gc.collect()
-            return build(*fields)
+    def _with_room(self, call: "Any", arguments: tuple) -> "Any":
+        """Do what needs heap: what waits gives way to what happens now, half of it at a time.
+
+        A heap of pieces may have room and no block that is large enough; what waits stands next to
+        one another, so shedding makes one. A message that cannot be built burns no number.
+        """
+        while True:
+            try:
+                return call(*arguments)
+            except MemoryError:
+                if not self._outbox.shrink():
+                    raise
+                gc.collect()
 
     def _put(
         self, topic: str, data: bytes, qos: int, priority: str, *, retain: bool = False
     ) -> None:
-        self._outbox.put(topic, data, qos, retain, priority, self._envelope.last_seq)
+        fields = (topic, data, qos, retain, priority, self._envelope.last_seq)
+        self._with_room(self._outbox.put, fields)

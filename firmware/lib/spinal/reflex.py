@@ -19,10 +19,10 @@ Rules that want the same actuator
 
 from spinal.actuators import Actuators, StepError
 from spinal.conditions import RuleError
-from spinal.contracts import SCHEMAS
+from spinal.contracts import SCHEMAS, TABLE
 from spinal.jsonprint import dumps
 from spinal.rule import Rule
-from spinal.schema import check
+from spinal.schema import check, part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class Firing:
 class Engine:
     """Up to 32 rules over the sensors and actuators of one board.
 
-    limits: {"rules": 32, "bytes": 8192, "sensors": [sensor_type…], "actuators": [declarations as
-    in spinal.efferent]}, all optional; a rule that names a sensor or an actuator outside a given
-    list is refused. clock gives `last_fire` its time.
+    limits: {"rules": 32, "bytes": 8192, "sensors": [sensor_type…], "actuators": the Actuators}, all
+    optional; a rule that names a sensor or an actuator outside of them is refused. clock gives
+    `last_fire` its time.
     """
 
     def __init__(
@@ -85,8 +85,7 @@ class Engine:
         self._rule_limit = limits.get("rules", RULE_LIMIT)
         self._bytes_limit = limits.get("bytes", BYTES_LIMIT)
         self._sensors = limits.get("sensors")
-        declared = limits.get("actuators")
-        self._outputs = None if declared is None else Actuators(declared)
+        self._outputs: Actuators | None = limits.get("actuators")
         self._clock = clock
         self._rules: dict[str, Rule] = {}
         self._by_priority: list[Rule] = []
@@ -169,9 +168,9 @@ class Engine:
             text = "off since the board did not start well; configure a higher version"
             rule.last_error = _error("safe_mode", text, "conflict")
 
-    def rules(self) -> "list[dict[str, Any]]":
-        """Return the payloads of all rules, for the store."""
-        return [self._rules[name].payload for name in sorted(self._rules)]
+    def names(self) -> list[str]:
+        """Return the ids of all rules."""
+        return sorted(self._rules)
 
     def evaluate(self, values: "dict[str, Any]", ticks_ms: int) -> list[Firing]:
         """Return what fires on {sensor_type: value | None}, in the order in which it is to be done.
@@ -233,7 +232,7 @@ class Engine:
         """
         changed = []
         for rule in self._by_priority:
-            if rule.expires_ms is not None and rule.payload["enabled"] and not rule.suspended:
+            if rule.expires_ms is not None and rule.enabled and not rule.suspended:
                 live = unix_ms < rule.expires_ms
                 if live != rule.live:
                     rule.live = live
@@ -261,7 +260,7 @@ class Engine:
             "version": rule.version,
             "hash": rule.hash,
             "enabled": rule.live,
-            "mode": rule.payload["mode"],
+            "mode": "dry_run" if rule.dry_run else "active",
             "fires": rule.fires,
         }
         if rule.last_fire is not None:
@@ -272,21 +271,23 @@ class Engine:
 
     def _compiled(self, payload: "dict[str, Any]") -> "Rule | None":
         """The rule that a payload describes, None when it asks for a removal."""
-        breach = check(SCHEMAS["ReflexConfigure"]["properties"]["payload"], payload)
+        breach = check(TABLE, part(TABLE, SCHEMAS["ReflexConfigure"], "payload"), payload)
         if breach:
             raise RuleError("schema_invalid", f"{breach[0] or 'the rule'}: {breach[1]}")
         if "removed" in payload:
             return None
         rule = Rule(payload)
+        # The board's own texts in place of equal ones: each would cost 32 bytes once more.
         if self._sensors is not None:
             for leaf in rule.leaves:
                 if leaf.sensor not in self._sensors:
                     known = ", ".join(self._sensors) or "none"
                     text = f"sensor {leaf.sensor!r} is not wired here; known: {known}"
                     raise RuleError("unknown_sensor", text)
+                leaf.sensor = self._sensors[self._sensors.index(leaf.sensor)]
         for step in rule.steps("then") + rule.steps("else"):
             if "publish" not in step and self._outputs is not None:
-                self._outputs.check(step)
+                step["actuator"] = self._outputs.check(step)
         return rule
 
     def _check_removal(self, version: int, known: "Rule | None") -> None:
@@ -373,7 +374,7 @@ class Engine:
                 if other.order <= before and _above(rule, other) and not rule.dry_run:
                     again: "list[Any]" = [other.lasting_step(name)]
                     restored.append(self._firing(other, "restored", again, ticks_ms))
-        if "else" in rule.payload:
+        if rule.otherwise is not None:
             firings.append(self._firing(rule, "else", rule.steps("else"), ticks_ms, kept))
         firings.extend(restored)
         if not rule.dry_run:

@@ -5,7 +5,9 @@ from spinal.ticks import elapsed
 _KINDS = 8
 _SAMPLE = 128
 _TEXT = 200
-_FIRST_PRINTABLE, _LAST_PRINTABLE = 0x20, 0x7E
+_FIRST_PRINTABLE = 0x20
+_LAST_PRINTABLE = 0x7E
+_QUESTION_MARK = 0x3F
 
 
 class Rejects:
@@ -87,6 +89,8 @@ def _input_ref(topic: str | None, meta: dict | None) -> dict:
 
 
 def _printable(data: bytes) -> str:
-    return "".join(
-        chr(byte) if _FIRST_PRINTABLE <= byte <= _LAST_PRINTABLE else "?" for byte in data
-    )
+    printable = bytearray(data)
+    for at, byte in enumerate(printable):
+        if not _FIRST_PRINTABLE <= byte <= _LAST_PRINTABLE:
+            printable[at] = _QUESTION_MARK
+    return printable.decode()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MINUTE_MS = 60_000
-_DEFAULT_FIRES = 60
 
 
 def rule_hash(payload: "dict[str, Any]") -> str:
@@ -28,69 +27,63 @@ def rule_hash(payload: "dict[str, Any]") -> str:
 class Rule:
     """One rule and what it remembers between evaluations.
 
-    What an evaluation does not need each time is read from the payload: an attribute costs a board
-    16 bytes, and there are 32 rules.
+    Of the payload it keeps what running it takes: there are 32 rules in the heap of one board, and
+    their payloads are on the flash. What most rules do not need is set once, for all of them.
     """
+
+    cooldown_ms = 0
+    """Time between two fires at least."""
+    max_fires = 60
+    """Fires within a minute at most."""
+    priority = 0
+    suspended = False
+    expires_ms: "int | None" = None
+    fires = 0
+    last_fire: "int | None" = None
+    last_error: "dict[str, Any] | None" = None
+    order = 0
+    """Which fire of the engine its last one was: of two equal claims the later one holds."""
+    otherwise: "list[dict[str, Any]] | None" = None
+    """The steps of "else", None without any."""
+    _pulses: "tuple[Any, ...]" = ()
 
     def __init__(self, payload: "dict[str, Any]") -> None:
         canonical = dumps(payload, "%.6g")
         leaves: list[Any] = []
-        self.payload = payload
+        self.reflex_id: str = payload["reflex_id"]
+        self.version: int = payload["version"]
         self.hash = _digest(canonical)
         self.size = len(canonical.encode())
-        self.live: bool = payload["enabled"]
+        self.enabled: bool = payload["enabled"]
+        self.live = self.enabled
         """Whether it may fire: enabled, not expired, not suspended."""
-        self.suspended = False
-        self.priority: int = payload.get("priority", 0)
-        self.expires_ms = unix_of(payload["expires_at"]) if "expires_at" in payload else None
-        self.fires = 0
-        self.last_fire: int | None = None
-        self.last_error: dict[str, Any] | None = None
+        self.dry_run: bool = payload["mode"] == "dry_run"
+        self.then: list[dict[str, Any]] = payload["then"]
+        if "else" in payload:
+            self.otherwise = payload["else"]
+        if "priority" in payload:
+            self.priority = payload["priority"]
+        if "expires_at" in payload:
+            self.expires_ms = unix_of(payload["expires_at"])
+        if "max_fires_per_min" in payload:
+            self.max_fires = payload["max_fires_per_min"]
+        if payload.get("cooldown_ms", 0) > LONGEST_MS:
+            raise RuleError("out_of_range", f"cooldown_ms is at most {LONGEST_MS}")
+        if "cooldown_ms" in payload:
+            self.cooldown_ms = payload["cooldown_ms"]
         self._condition = compile_condition(payload["when"], leaves)
         self.leaves = tuple(leaves)
-        self.order = 0
-        """Which fire of the engine its last one was: of two equal claims the later one holds."""
-        self._pulses = tuple([leaf for leaf in leaves if leaf.is_pulse])
-        if self.cooldown_ms > LONGEST_MS:
-            raise RuleError("out_of_range", f"cooldown_ms is at most {LONGEST_MS}")
+        pulses = tuple([leaf for leaf in leaves if leaf.is_pulse])
+        if pulses:
+            self._pulses = pulses
         self._cooling_since: int | None = None
         self._recent: list[int] | None = None  # ticks of the fires of the last minute
         self._pending = False
         self._fired = False
 
-    @property
-    def reflex_id(self) -> str:
-        """Its name."""
-        name: str = self.payload["reflex_id"]
-        return name
-
-    @property
-    def version(self) -> int:
-        """Its version, from 1."""
-        version: int = self.payload["version"]
-        return version
-
-    @property
-    def dry_run(self) -> bool:
-        """Whether it only reports."""
-        return bool(self.payload["mode"] == "dry_run")
-
-    @property
-    def cooldown_ms(self) -> int:
-        """Time between two fires at least."""
-        cooldown_ms: int = self.payload.get("cooldown_ms", 0)
-        return cooldown_ms
-
-    @property
-    def max_fires(self) -> int:
-        """Fires within a minute at most."""
-        max_fires: int = self.payload.get("max_fires_per_min", _DEFAULT_FIRES)
-        return max_fires
-
     def steps(self, cause: str) -> "list[dict[str, Any]]":
         """Return the steps of "else", or those of "then" for any other cause."""
-        steps: list[dict[str, Any]] = self.payload.get("else" if cause == "else" else "then", [])
-        return steps
+        return (self.otherwise or []) if cause == "else" else self.then
 
     def judge(self, values: "dict[str, Any]", ticks_ms: int) -> str | None:
         """Whether "then" is to be done now, or the rule has ended: "else"."""
@@ -151,12 +144,12 @@ class Rule:
         """Whether its condition is true, it has fired, and it has set this actuator."""
         if not self._fired or not self.live or self.dry_run:
             return False
-        return any(step.get("actuator") == actuator for step in self.payload["then"])
+        return any(step.get("actuator") == actuator for step in self.then)
 
     def lasting_step(self, actuator: object) -> "dict[str, Any] | None":
         """The last of its steps that leaves this actuator somewhere; a pulse does not."""
         lasting = None
-        for step in self.payload["then"]:
+        for step in self.then:
             if step.get("actuator") == actuator and "pulse_ms" not in step:
                 lasting = step
         return lasting

@@ -6,7 +6,7 @@ import os
 from spinal import compat, link, topics, wiring
 from spinal.board import Board
 from spinal.clock import Clock
-from spinal.contracts import MAX_BYTES, SCHEMAS
+from spinal.contracts import MAX_BYTES
 from spinal.efferent import Ledger
 from spinal.envelope import Envelope, WireError, mark_historical
 from spinal.ids import MessageIds
@@ -66,7 +66,7 @@ class Runtime:
         self.outgoing = Outgoing(node, self._envelope, self.outbox)
         actuators = [wiring.declaration(actuator) for actuator in node["actuators"]]
         self.ledger = Ledger(actuators, self.stored("ledger"))
-        limits = {"sensors": [s["id"] for s in node["sensors"]], "actuators": actuators}
+        limits = {"sensors": [s["id"] for s in node["sensors"]], "actuators": self.ledger.outputs}
         self.engine = Engine(limits, self.clock)
         self._rulebook = RuleBook(self.store)
         self._restore_rules()
@@ -85,13 +85,13 @@ class Runtime:
         self._second_at = self.ticks_ms
         self._states_due: dict = {}
         self._shed = 0
-        SCHEMAS.let_go()
         gc.collect()
         # The loop collects each second; a burst in between must not scatter what stays.
         free = gc.mem_free()
         gc.threshold(free // 4)
         # A third of what TLS, the rules to come and the messages at hand do not need may wait.
-        self.outbox.allow(max(_OUTBOX_LEAST, min((free - _IN_USE) // 3, _OUTBOX_MOST)))
+        self._room = max(_OUTBOX_LEAST, min((free - _IN_USE) // 3, _OUTBOX_MOST))
+        self.outbox.allow(self._room)
         self.log(
             "boot %d of %s, %d bytes of heap free" % (self.boot, self.upkeep.version, gc.mem_free())
         )
@@ -255,14 +255,15 @@ class Runtime:
         self.log("link up, session " + self._session)
         self.clock.new_session()
         self.outbox.link_up()
+        self.outbox.allow(self._room)
         self.ledger.link_up()
         self._heard_at = self.ticks_ms
         self._ping_at = self.ticks_ms
         self.outgoing.status("online", self._session, self.ticks_ms)
         self.outgoing.info(wiring.birth(self.node, self.upkeep.version), self.ticks_ms)
         self.upkeep.link_up()
-        for rule in self.engine.rules():
-            self._states_due[rule["reflex_id"]] = self.ticks_ms
+        for reflex_id in self.engine.names():
+            self._states_due[reflex_id] = self.ticks_ms
         self.report(self.ledger.interrupted())
 
     def link_down(self, reason: str, _tickets: list) -> None:
@@ -337,7 +338,6 @@ class Runtime:
 
     def _each_second(self) -> None:
         self._second_at = later(self.ticks_ms, _SECOND_MS)
-        SCHEMAS.let_go()
         unix_ms = self.clock.unix_ms(self.ticks_ms)
         if unix_ms is not None:
             for reflex_id in self.engine.expire(unix_ms):

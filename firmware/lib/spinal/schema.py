@@ -1,7 +1,20 @@
-"""A checker for the part of JSON Schema that our contracts use.
+"""A checker for the part of JSON Schema that our contracts use, over schemas packed into bytes.
 
 Types are strict: a bool is no number, 1.0 no integer, NaN and infinities no number, and an integer
 beyond ± 2**53 is none that JavaScript could hold. Patterns are not run but named by "x-check".
+
+A schema is a run of rules up to a zero: number (its place in KEYWORDS, from 1), length of the rest
+in two bytes, and
+  type                   its place in KINDS
+  const, enum            the constants, one after the other (see `spell`)
+  x-check                its place in CHECKS
+  required               names, each ended by a zero
+  properties             where the schema of all others stands (0: they may be anything, 1: there
+                         may be none), then each name (see `spell`) and where its schema stands
+  items                  where the schema of all stands; allOf, anyOf, oneOf: of each
+  minimum, maximum       1 for a negative number, then its amount
+  the others             a number of two bytes
+Places are two bytes that count from the start of the table.
 """
 
 from math import isfinite
@@ -13,152 +26,224 @@ if TYPE_CHECKING:
 INTEGER_LIMIT = (1 << 53) - 1
 
 KEYWORDS = (
-    ("type", "const", "enum", "x-check", "anyOf", "oneOf", "allOf")
-    + ("required", "properties", "additionalProperties", "minProperties", "maxProperties")
-    + ("items", "minItems", "maxItems", "minLength", "maxLength")
-    + ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+    "type const enum required minProperties maxProperties properties minItems maxItems items "
+    "minLength maxLength x-check minimum maximum allOf anyOf oneOf"
 )
-"""All a schema may use: `check` ignores others, so the generator must refuse them."""
+"""All a schema may use, in the order in which they are checked."""
+KINDS = "object array string boolean null integer number"
+CHECKS = "ulid level source timestamp hex16 hex64 hex version path base64"
+"""The named checks that stand for a "pattern"."""
+ANYTHING, NOTHING = 0, 1
 
 _ULID = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _HEX = "0123456789abcdef"
 _WORD = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Rules that are told with the path of a key, though it is the object around it that breaks them.
-_NOTHING: "dict[str, Any]" = {}
 _OF_THE_PARENT = ("required", "additionalProperties")
 _TIMESTAMP = "####-##-##T##:##:##.###Z"
+_SPACE = 32
+_OBJECT = 0
+_ARRAY = 1
+_STRING = 2
+_BOOLEAN = 3
+_NULL = 4
+_INTEGER = 5
+_NUMBER = 6
+_NO_NUMBER = 7
+# The rules that are for one kind of value alone, from and up to; by kind.
+_RULES_OF = bytes((3, 7, 7, 10, 10, 13, 0, 0, 0, 0, 13, 15, 13, 15, 13, 15))
+_OF_ONE_KIND = 3
+_FOR_ALL_AGAIN = 15
+_MIN_LENGTH = 10
+_MAX_LENGTH = 11
+_NAMED = 12
+_BASE64 = 9
+_PROPERTIES = 6
 
 
-def check(schema: "dict[str, Any]", value: object) -> "tuple[str, str] | None":
-    """Return None when value keeps to the schema, else (path, rule) of the first breach.
+def check(table: bytes, at: int, value: object) -> "tuple[str, str] | None":
+    """Return None when value keeps to the schema at this place, else (path, rule) of a breach.
 
-    path is a JSON pointer such as "/payload/value"; rule is the keyword that was broken.
+    path is a JSON pointer such as "/payload/value"; rule is the keyword that was broken, or the
+    named check.
     """
     if isinstance(value, bytes):
-        return _check_bytes(schema, value)
-    expected = schema.get("type")
-    if expected is not None and not _of_type(value, expected):
-        return "", "type"
-    if "const" in schema and not _same(value, schema["const"]):
-        return "", "const"
-    if "enum" in schema and not _one_of(value, schema["enum"]):
-        return "", "enum"
+        return _check_bytes(table, at, value)
+    kind = _kind(value)
+    low = _RULES_OF[2 * kind]
+    high = _RULES_OF[2 * kind + 1]
+    while table[at]:
+        rule = table[at] - 1
+        start = at + 3
+        at = start + _two(table, at + 1)
+        if _OF_ONE_KIND <= rule < _FOR_ALL_AGAIN and not low <= rule < high:
+            continue
+        if rule == 0:
+            if kind != table[start] and (kind, table[start]) != (_INTEGER, _NUMBER):
+                return "", "type"
+            continue
+        breach = _CHECKERS[rule](table, start, at, value)
+        if breach is not None:
+            return breach or ("", KEYWORDS.split()[rule])
+    return None
+
+
+def part(table: bytes, at: int, name: str) -> int:
+    """Where the schema of one property of the object at this place stands; KeyError."""
+    while table[at]:
+        end = at + 3 + _two(table, at + 1)
+        if table[at] - 1 == _PROPERTIES:
+            found = _found(table, at + 5, end, name)
+            if found:
+                return _two(table, found)
+        at = end
+    raise KeyError(name)
+
+
+def _two(table: bytes, at: int) -> int:
+    return table[at] << 8 | table[at + 1]
+
+
+def _kind(value: "Any") -> int:
     if isinstance(value, dict):
-        breach = _check_object(schema, value)
-    elif isinstance(value, (list, tuple)):
-        breach = _check_array(schema, value)
-    elif isinstance(value, str):
-        breach = _check_text(schema, value)
-    elif isinstance(value, bool) or value is None:
-        breach = None
-    else:
-        breach = _check_number(schema, value)
-    return breach or _check_joined(schema, value)
+        return _OBJECT
+    if isinstance(value, str):
+        return _STRING
+    if isinstance(value, bool):
+        return _BOOLEAN
+    if isinstance(value, int):
+        return _INTEGER if -INTEGER_LIMIT <= value <= INTEGER_LIMIT else _NO_NUMBER
+    if isinstance(value, float):
+        return _NUMBER if isfinite(value) else _NO_NUMBER
+    return _NULL if value is None else _ARRAY
 
 
-# The path is put together only where there is a breach, from the inside out: paths of everything
+def _found(table: bytes, start: int, end: int, value: "Any") -> int:
+    """Where a name or a constant ends in this part of the table, 0 when it is not there."""
+    spelled = spell(value)
+    at = table.find(spelled, start, end) if spelled else -1
+    return 0 if at < 0 else at + len(spelled)
+
+
+def spell(value: "Any") -> bytes:
+    """A text or an integer as it stands in a table; nothing for what cannot stand there.
+
+    Its beginning and end are bytes below 32, which are no part of it: no other one, and no place,
+    can be taken for it.
+    """
+    if isinstance(value, str):
+        text = value.encode()
+        return b"\2" + text + b"\3" if text and min(text) >= _SPACE else b""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return b"\4" + str(value).encode() + b"\3"
+    return b""
+
+
+# What follows returns None for a rule that is kept, else () or the breach found further inside.
+# A path is put together only where there is a breach, from the inside out: paths of everything
 # that is checked cost a board 50 KiB of garbage for one rule.
 
 
-def _check_object(schema: "dict[str, Any]", value: "dict[str, Any]") -> "tuple[str, str] | None":
-    for key in schema.get("required", ()):
-        if key not in value:
-            return "/" + key, "required"
-    size = len(value)
-    if size < schema.get("minProperties", 0):
-        return "", "minProperties"
-    if size > schema.get("maxProperties", size):
-        return "", "maxProperties"
-    properties = schema.get("properties", _NOTHING)
-    others = schema.get("additionalProperties", True)
+def _check_constants(table: bytes, start: int, end: int, value: object) -> "tuple[()] | None":
+    return None if _found(table, start, end, value) else ()
+
+
+def _check_required(
+    table: bytes, start: int, end: int, value: "dict[str, Any]"
+) -> "tuple[str, str] | None":
+    while start < end:
+        stop = table.find(b"\0", start)
+        name = table[start:stop].decode()
+        if name not in value:
+            return "/" + name, "required"
+        start = stop + 1
+    return None
+
+
+def _check_least(table: bytes, start: int, _end: int, value: "Any") -> "tuple[()] | None":
+    return () if len(value) < _two(table, start) else None
+
+
+def _check_most(table: bytes, start: int, _end: int, value: "Any") -> "tuple[()] | None":
+    return () if len(value) > _two(table, start) else None
+
+
+def _check_properties(
+    table: bytes, start: int, end: int, value: "dict[str, Any]"
+) -> "tuple[str, str] | None":
+    others = _two(table, start)
     for key in value:
-        part = properties.get(key, others)
-        if part is False:
+        at = _found(table, start + 2, end, key)
+        place = _two(table, at) if at else others
+        if place == NOTHING:
             return "/" + key, "additionalProperties"
-        if part is not True:
-            breach = check(part, value[key])
+        if place != ANYTHING:
+            breach = check(table, place, value[key])
             if breach:
                 return "/" + key + breach[0], breach[1]
     return None
 
 
-def _check_array(
-    schema: "dict[str, Any]", value: "list[Any] | tuple[Any, ...]"
+def _check_items(
+    table: bytes, start: int, _end: int, value: "list[Any] | tuple[Any, ...]"
 ) -> "tuple[str, str] | None":
-    size = len(value)
-    if size < schema.get("minItems", 0):
-        return "", "minItems"
-    if size > schema.get("maxItems", size):
-        return "", "maxItems"
-    part = schema.get("items")
-    if part is not None:
-        for position in range(size):
-            breach = check(part, value[position])
-            if breach:
-                return f"/{position}{breach[0]}", breach[1]
+    place = _two(table, start)
+    for position in range(len(value)):
+        breach = check(table, place, value[position])
+        if breach:
+            return f"/{position}{breach[0]}", breach[1]
     return None
 
 
-def _check_text(schema: "dict[str, Any]", value: str) -> "tuple[str, str] | None":
-    size = len(value)
-    if size < schema.get("minLength", 0):
-        return "", "minLength"
-    if size > schema.get("maxLength", size):
-        return "", "maxLength"
-    named = schema.get("x-check")
-    if named is not None and not CHECKS[named](value):
-        return "", named
-    return None
+def _check_named(table: bytes, start: int, _end: int, value: str) -> "tuple[str, str] | None":
+    number = table[start]
+    return None if _NAMED_CHECKS[number](value) else ("", CHECKS.split()[number])
 
 
-def _check_bytes(schema: "dict[str, Any]", value: bytes) -> "tuple[str, str] | None":
+def _check_bytes(table: bytes, at: int, value: bytes) -> "tuple[str, str] | None":
     """What CBOR gives where JSON has base64; the limits are those of the text."""
-    if schema.get("x-check") != "base64":
-        return "", "type"
     size = (len(value) + 2) // 3 * 4
-    if size < schema.get("minLength", 0):
-        return "", "minLength"
-    if size > schema.get("maxLength", size):
-        return "", "maxLength"
-    return None
+    said = "type"
+    while table[at]:
+        rule = table[at] - 1
+        start = at + 3
+        at = start + _two(table, at + 1)
+        if rule == _MIN_LENGTH and size < _two(table, start):
+            return "", "minLength"
+        if rule == _MAX_LENGTH and size > _two(table, start):
+            return "", "maxLength"
+        if rule == _NAMED and table[start] == _BASE64:
+            said = ""
+    return ("", said) if said else None
 
 
-def _check_number(schema: "dict[str, Any]", value: "Any") -> "tuple[str, str] | None":
-    if value < schema.get("minimum", value):
-        return "", "minimum"
-    if value > schema.get("maximum", value):
-        return "", "maximum"
-    if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
-        return "", "exclusiveMinimum"
-    if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"]:
-        return "", "exclusiveMaximum"
-    return None
+def _check_minimum(table: bytes, start: int, end: int, value: "Any") -> "tuple[()] | None":
+    return () if value < _number(table, start, end) else None
 
 
-def _check_joined(schema: "dict[str, Any]", value: object) -> "tuple[str, str] | None":
-    for part in schema.get("allOf", ()):
-        breach = check(part, value)
+def _check_maximum(table: bytes, start: int, end: int, value: "Any") -> "tuple[()] | None":
+    return () if value > _number(table, start, end) else None
+
+
+def _number(table: bytes, start: int, end: int) -> int:
+    amount = int.from_bytes(table[start + 1 : end], "big")
+    return -amount if table[start] else amount
+
+
+def _check_all(table: bytes, start: int, end: int, value: object) -> "tuple[str, str] | None":
+    for at in range(start, end, 2):
+        breach = check(table, _two(table, at), value)
         if breach:
             return breach
-    if "anyOf" in schema:
-        breach = _check_any(schema["anyOf"], value)
-        if breach:
-            return breach
-    if "oneOf" in schema:
-        matches = 0
-        for part in schema["oneOf"]:
-            matches += check(part, value) is None
-        if matches != 1:
-            return "", "oneOf"
     return None
 
 
-def _check_any(parts: "Any", value: object) -> "tuple[str, str] | None":
+def _check_any(table: bytes, start: int, end: int, value: object) -> "tuple[str, str] | None":
     """Check anyOf: the breach of the part that came furthest, most likely the one meant."""
     deepest = "", "anyOf"
     reached = -1
-    for part in parts:
-        breach = check(part, value)
+    for at in range(start, end, 2):
+        breach = check(table, _two(table, at), value)
         if breach is None:
             return None
         depth = breach[0].count("/") - (breach[1] in _OF_THE_PARENT)
@@ -168,36 +253,11 @@ def _check_any(parts: "Any", value: object) -> "tuple[str, str] | None":
     return deepest
 
 
-def _of_type(value: object, expected: "str | list[str] | tuple[str, ...]") -> bool:
-    if not isinstance(expected, str):
-        for each in expected:  # noqa: SIM110 - a generator costs a board heap
-            if _of_type(value, each):
-                return True
-        return False
-    if expected == "number":
-        if isinstance(value, float):
-            return isfinite(value)
-        expected = "integer"
-    if expected == "integer":
-        return _is_integer(value) and -INTEGER_LIMIT <= value <= INTEGER_LIMIT  # type: ignore[operator] # narrowed by _is_integer
-    if expected == "array":
-        return isinstance(value, (list, tuple))
-    return isinstance(value, _TYPES[expected])
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _same(value: object, constant: object) -> bool:
-    return value == constant and isinstance(value, bool) == isinstance(constant, bool)
-
-
-def _one_of(value: object, constants: "list[object] | tuple[object, ...]") -> bool:
-    for constant in constants:  # noqa: SIM110 - as above
-        if _same(value, constant):
-            return True
-    return False
+def _check_one(table: bytes, start: int, end: int, value: object) -> "tuple[()] | None":
+    matches = 0
+    for at in range(start, end, 2):
+        matches += check(table, _two(table, at), value) is None
+    return None if matches == 1 else ()
 
 
 def _is_ulid(text: str) -> bool:
@@ -210,10 +270,7 @@ def _is_level(text: str) -> bool:
 
 def _is_plain(text: str) -> bool:
     """No control characters, whatever the length."""
-    for character in text:  # noqa: SIM110 - as above
-        if character < " " or character == "\x7f":
-            return False
-    return True
+    return not text or (min(text.encode()) >= _SPACE and "\x7f" not in text)
 
 
 def _is_timestamp(text: str) -> bool:
@@ -272,24 +329,21 @@ def _is_base64(text: str) -> bool:
 
 
 def _made_of(text: str, alphabet: str) -> bool:
-    for character in text:  # noqa: SIM110 - as above
-        if character not in alphabet:
-            return False
-    return True
+    # No loop: each character that it takes from a text becomes a name that a board keeps for good.
+    return not text.strip(alphabet)
 
 
-_TYPES = {"object": dict, "string": str, "boolean": bool, "null": type(None)}
-
-CHECKS = {
-    "ulid": _is_ulid,
-    "level": _is_level,
-    "source": _is_plain,
-    "timestamp": _is_timestamp,
-    "hex16": _is_hex16,
-    "hex64": _is_hex64,
-    "hex": _is_hex,
-    "version": _is_version,
-    "path": _is_path,
-    "base64": _is_base64,
-}
-"""The named checks that stand for a "pattern"."""
+# In the order of KEYWORDS; "type" is looked at by `check` itself.
+_CHECKERS: "Any" = (
+    None, _check_constants, _check_constants,
+    _check_required, _check_least, _check_most, _check_properties,
+    _check_least, _check_most, _check_items,
+    _check_least, _check_most, _check_named,
+    _check_minimum, _check_maximum,
+    _check_all, _check_any, _check_one,
+)  # fmt: skip
+# In the order of CHECKS.
+_NAMED_CHECKS = (
+    _is_ulid, _is_level, _is_plain, _is_timestamp, _is_hex16, _is_hex64, _is_hex,
+    _is_version, _is_path, _is_base64,
+)  # fmt: skip

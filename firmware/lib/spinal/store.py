@@ -115,9 +115,8 @@ class Store:
                 self._fsync(file)
 
     def _path(self, name: str, copy: str) -> str:
-        for character in name:
-            if character not in _NAME:
-                raise StoreError("bad_name", f"{name!r} is no name for a stored object")
+        if name.strip(_NAME):
+            raise StoreError("bad_name", f"{name!r} is no name for a stored object")
         return self._folder + "/" + name + copy
 
 

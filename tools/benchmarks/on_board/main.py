@@ -1,9 +1,13 @@
 """Stands in for firmware/main.py: the same program, which also says each second what is free."""
 
 import gc
+import sys
 
-from spinal.node import load
-from spinal.runtime import Runtime
+import spinal.node
+
+node = spinal.node.load("node.json")
+del spinal.node, sys.modules["spinal.node"]  # as main.py does
+from spinal.runtime import Runtime  # noqa: E402 - as above
 
 
 class Measured(Runtime):
@@ -16,4 +20,4 @@ class Measured(Runtime):
         self.log(f"heap {free} {free + used}")
 
 
-Measured(load("node.json")).run()
+Measured(node).run()
