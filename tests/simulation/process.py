@@ -151,11 +151,10 @@ class Process:
                 sent += self.machine.lane.step(effect, self.now_ms)
             else:
                 claims.append(effect)
-        sent += more
         if self._keep:
-            # What a step asks of the store comes last.
-            self.log += sent
-            self.log += claims
+            # What a core asks of the store comes last of what it does.
+            self.log += [*sent, *claims, *more]
+        sent += more
         return Step(self, self.now_ms, verdict, event, refused, sent, claims)
 
     def _record(self, record: Input) -> None:

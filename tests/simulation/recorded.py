@@ -16,7 +16,7 @@ _EVENTS = {kind.__name__: TypeAdapter(kind) for kind in (Connected, Leases)}
 
 
 class _Writer:
-    """Writes a process's journal, and knows how much of it is written."""
+    """Writes what a process took and said, and knows how much of it is written."""
 
     def __init__(self, data: Path, process: Process, boards: int) -> None:
         settings = PLAIN[process.plane].model_dump(mode="json")
@@ -24,16 +24,19 @@ class _Writer:
         folder = data / "journal" / process.name
         self.journal = Journal(folder, start, JournalSettings(), (Leases,))
         self._process = process
-        self._written = 0
+        self._written = self._told = 0
         granted = self.journal.granted(scope_of)
         for number in range(boards):
             granted(f"b{number}")
 
     def catch_up(self) -> None:
-        """Write what was taken since."""
+        """Write what was taken since, and what came of the last of it."""
         for record in self._process.journal[self._written :]:
             self._write(record)
         self._written = len(self._process.journal)
+        for effect in self._process.log[self._told :]:
+            self.journal.output(effect)
+        self._told = len(self._process.log)
 
     def _write(self, record: Record) -> None:
         match record:
@@ -57,8 +60,6 @@ def record_house(data: Path, seconds: float, seed: int = 1, boards: int = 4) -> 
             writers[process.name] = _Writer(data, process, boards)
         writer = writers[process.name]
         writer.catch_up()
-        for effect in (*step.sent, *step.claims):
-            writer.journal.output(effect)
 
     world = World(seed, CALM, watch, settings=PLAIN, boards=boards)
     world.run(seconds)
