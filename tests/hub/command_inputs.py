@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nervus.policy import Policy, PolicySettings, RegimeChanged, announcements, audit, parse
+from nervus.policy.raw import OpenRaw
 from nervus.policy.record import Announce, AppendAudit
 from nervus.policy.service import STORE_SCHEMA
 from nervus.reliable import (
@@ -252,7 +253,7 @@ class World:
             return []
         handed = [each for each in effects if isinstance(each, Committed)]
         records = [each.record for each in effects if isinstance(each, AppendAudit)]
-        other = (Publish, Rejected, Committed, AppendAudit, Announce)
+        other = (Publish, Rejected, Committed, AppendAudit, Announce, OpenRaw)
         announced = [each for each in effects if isinstance(each, Announce)]
         self.database.execute("BEGIN")
         audit.append(self.database, records)

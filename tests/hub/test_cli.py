@@ -94,7 +94,7 @@ def test_the_list_of_commands_waits_for_nothing_that_only_one_of_them_needs() ->
         (["identity", "issue", "porch", "--role", "board"], "--scope room/kitchen"),
         (["identity", "revoke", "nobody"], "there is no identity 'nobody'"),
         (["identity", "revoke", "broker-core"], "belongs to a broker"),
-        (["run", "cortex"], "brainstem, thalamus, gatekeeper, command, updates, reflect, history"),
+        (["run", "cortex"], "raw, command, updates, reflect, history, api"),
     ],
 )
 def test_wrong_use_is_one_message_and_exit_code_2(

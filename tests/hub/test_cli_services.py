@@ -122,8 +122,7 @@ def test_every_service_connects_in_a_role_that_exists(house: House) -> None:
 
 def test_an_unknown_service_is_told_the_known_ones() -> None:
     with pytest.raises(
-        UnknownServiceError,
-        match="brainstem, thalamus, gatekeeper, command, updates, reflect, history, api",
+        UnknownServiceError, match=r"brainstem, .*, raw, command, updates, reflect, history, api"
     ):
         find_services(["brainstem", "cortex"], SERVICES)
 

@@ -30,6 +30,7 @@ FILE_FLOORS = (
             "gates",
             "lease",
             "proposals",
+            "raw",
             "relay",
             "stream",
             "summary",

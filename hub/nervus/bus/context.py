@@ -11,6 +11,7 @@ from nervus.bus.journal_settings import JournalSettings
 from nervus.bus.shard import Shard
 from nervus.errors import UsageError
 from nervus.wire import TopicSpec
+from nervus.wire.raw import RawGrant
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -80,6 +81,18 @@ class Context(Protocol):
 
     def roles(self) -> Mapping[str, str]:
         """Return the role of each identity that stands, by name, as it is now."""
+        ...
+
+    def raw_grants(self) -> Sequence[RawGrant]:
+        """Return which measurements may rise now; none but those that policy has opened."""
+        ...
+
+    async def open_raw(self, grants: Sequence[RawGrant]) -> None:
+        """Put opt-ins in force, and no others: the spinal broker's permissions follow.
+
+        Raises:
+            NervusError: A broker that runs does not hold to them in time.
+        """
         ...
 
     async def erase_retained(self, topics: Sequence[TopicSpec]) -> int:

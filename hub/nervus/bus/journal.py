@@ -287,20 +287,25 @@ def recording(
     plane: str,
     settings: BaseModel,
     events: tuple[type, ...] = (),
+    started: Origin | None = None,
 ) -> Iterator[Journal | None]:
-    """A plane's journal where nervus.toml asks for one, closed at the end; else None."""
+    """A plane's journal where nervus.toml asks for one, closed at the end; else None.
+
+    `started` is what its machine was built from, the service's own start when None.
+    """
     if not context.journal.enabled:
         yield None
         return
+    began = started or origin(context)
     start = Start(
         plane=plane,
         version=VERSION,
         code=code_fingerprint(),
         settings=settings.model_dump(mode="json"),
-        seed=context.seed,
-        boot=context.boot,
-        house=context.house,
-        copy=context.shard.number,
+        seed=began.seed,
+        boot=began.boot,
+        house=began.house,
+        copy=began.number,
     )
     folder = context.data / "journal" / context.identity(plane)
     with Journal(folder, start, context.journal, events) as journal:

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from nervus.policy.capabilities import ArgumentError, Capability, capabilities, order
 from nervus.policy.engine import BudgetExceededError, Engine, evaluate
+from nervus.policy.raw import RawDesk
 from nervus.policy.record import Announce, AppendAudit, AuditRecord
 from nervus.policy.rules import Regime
 from nervus.policy.settings import PolicySettings
@@ -23,7 +24,7 @@ from nervus.wire.contracts import (
 Kind = Literal["terminal", "retriable"]
 Category = Literal["conflict", "dependency", "not_found", "policy", "validation"]
 Effect = Any
-"""AppendAudit, Announce, the durable effects of reliable, Committed, Publish."""
+"""AppendAudit, Announce, OpenRaw, the durable effects of reliable, Committed, Publish."""
 
 ACTOR_CHANNEL: Final = "mqtt"
 """The surface through which requests come here, as the audit names it."""
@@ -83,6 +84,7 @@ class Policy:
         self._reliable = reliable
         self._engine = engine
         self._regime: Regime | None = None
+        self._raw = RawDesk(settings, mint)
         self.counters: Counter[str] = Counter()
         """Decisions by reason code, since the start."""
 
@@ -95,14 +97,15 @@ class Policy:
                 return self._requested(event, now_ms)
             case RegimeChanged(regime):
                 self._regime = regime
-                return [AppendAudit(self._regime_record(now_ms))]
+                raw = self._raw.decide(regime.raw if regime else (), self._regime_id, now_ms)
+                return [AppendAudit(self._regime_record(now_ms)), *raw]
             case Unannounced(publishes):
                 return list(publishes)
         return []
 
-    def tick(self, now_ms: int) -> list[Effect]:  # noqa: ARG002 - a core is ticked; nothing here waits
-        """Do nothing: no decision waits."""
-        return []
+    def tick(self, now_ms: int) -> list[Effect]:
+        """End what was allowed until now; no decision waits."""
+        return list(self._raw.tick(now_ms))
 
     def invoke(self, request: CommandRequestPayload, principal: str, now_ms: int) -> Decision:
         """Decide whether `principal`, as proven, may invoke what it requests. Never raises."""

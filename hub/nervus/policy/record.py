@@ -10,12 +10,13 @@ from nervus.wire import Publish
 class AuditRecord:
     """What was decided, about what, for whom.
 
-    `kind` is invocation, or regime when the rules themselves changed; then what belongs to a
-    request is None. `channel` is the surface through which the actor came.
+    `kind` is invocation, regime when the rules themselves changed, or raw when measurements may
+    rise, or may no longer; then what belongs to a request is None. `channel` is the surface through
+    which the actor came.
     """
 
     recorded_ms: int
-    kind: Literal["invocation", "regime"]
+    kind: Literal["invocation", "regime", "raw"]
     source: str
     actor: str
     channel: str

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nervus.errors import UsageError
+from nervus.policy.raw import RAW_LIMIT, RawRule
 from nervus.wire.contracts import Scalar
 
 TEMPLATE: Final = """\
@@ -29,11 +30,23 @@ TEMPLATE: Final = """\
 # limits = { value = { min = 0, max = 1 } }
 # reason = "Lamps may be switched and dimmed by people."
 
+# Measurements stay on the spinal broker. A [[raw]] table lets those of one sensor type in one
+# scope rise for a while, through thalamus's gates like everything else. Everything here is needed:
+# how many a second, until when (see [policy] raw_rate_limit and raw_longest_ms), and why.
+#
+# [[raw]]
+# id = "kitchen-noise"
+# topic_prefix = "/sc/aff/event/room/kitchen/sensor/sound_level"
+# rate = 20
+# expires = 2026-11-22T08:00:00Z
+# reason = "Looking for the dishwasher's rattle."
+
 version = 1
 """
 """What a new installation's policy.toml says: nobody may do anything."""
 
 RULE_LIMIT: Final = 1_000
+_TABLES: Final = ("rule", "raw")
 
 
 class PolicyFileError(UsageError):
@@ -97,14 +110,16 @@ class _File(BaseModel):
 
     version: Annotated[int, Field(ge=1, strict=True)] = 1
     rule: Annotated[tuple[Rule, ...], Field(max_length=RULE_LIMIT)] = ()
+    raw: Annotated[tuple[RawRule, ...], Field(max_length=RAW_LIMIT)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Regime:
-    """The rules in force; `id` is the file's version and the hash of its bytes."""
+    """The rules in force, and what raw they ask for; `id` is its file's version and hash."""
 
     id: str
     rules: tuple[Rule, ...]
+    raw: tuple[RawRule, ...] = ()
 
 
 def load(path: Path) -> Regime:
@@ -137,8 +152,9 @@ def parse(data: bytes, name: str) -> Regime:
         file = _File.model_validate(values)
     except ValidationError as error:
         raise _broken_rule(text, name, values, error) from error
-    _refuse_same_ids(file.rule, text, name)
-    return Regime(f"{file.version}:{sha256(data).hexdigest()[:16]}", file.rule)
+    _refuse_same_ids("rule", file.rule, text, name)
+    _refuse_same_ids("raw", file.raw, text, name)
+    return Regime(f"{file.version}:{sha256(data).hexdigest()[:16]}", file.rule, file.raw)
 
 
 def _broken_rule(
@@ -146,36 +162,36 @@ def _broken_rule(
 ) -> PolicyFileError:
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
-    if len(path) < 2 or path[0] != "rule":  # noqa: PLR2004 - rule, its number
+    if len(path) < 2 or path[0] not in _TABLES:  # noqa: PLR2004 - rule, its number
         line = _line_of(text.splitlines(), 0, path[:1])
         return PolicyFileError(f"{path[0]}: {first['msg']}", where=f"{name}:{line}")
-    number = int(path[1])
-    rule = values["rule"][number]
+    kind, number = path[0], int(path[1])
+    rule = values[kind][number]
     title = rule.get("id") if isinstance(rule, dict) else None
-    line = _line_of(text.splitlines(), _rule_lines(text)[number], path[2:])
+    line = _line_of(text.splitlines(), _rule_lines(kind, text)[number], path[2:])
     return PolicyFileError(
-        f"rule {title or number + 1}: {'.'.join(path[2:]) or 'rule'}: {first['msg']}",
+        f"{kind} {title or number + 1}: {'.'.join(path[2:]) or kind}: {first['msg']}",
         where=f"{name}:{line}",
         hint="nothing is allowed until it is right",
     )
 
 
-def _refuse_same_ids(rules: tuple[Rule, ...], text: str, name: str) -> None:
+def _refuse_same_ids(kind: str, rules: tuple[Rule | RawRule, ...], text: str, name: str) -> None:
     seen: set[str] = set()
     for number, rule in enumerate(rules):
         if rule.id in seen:
             raise PolicyFileError(
-                f"rule {rule.id}: another rule has this id",
-                where=f"{name}:{_rule_lines(text)[number] + 1}",
+                f"{kind} {rule.id}: another {kind} has this id",
+                where=f"{name}:{_rule_lines(kind, text)[number] + 1}",
                 hint="give it another id",
             )
         seen.add(rule.id)
 
 
-def _rule_lines(text: str) -> list[int]:
+def _rule_lines(kind: str, text: str) -> list[int]:
     """Where each rule begins, counted from 0; rules written inline begin at the file's start."""
     lines = text.splitlines()
-    found = [n for n, line in enumerate(lines) if re.match(r"\s*\[\[\s*rule\s*\]\]", line)]
+    found = [n for n, line in enumerate(lines) if re.match(rf"\s*\[\[\s*{kind}\s*\]\]", line)]
     return found or [0] * RULE_LIMIT
 
 

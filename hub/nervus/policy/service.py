@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Final, Never
 
 from nervus.bus import KEPT, Context, Session, Shell, first_failure, plane_settings, subscriptions
+from nervus.errors import NervusError
 from nervus.policy import announcements, audit
 from nervus.policy.core import Policy, RegimeChanged, Unannounced
+from nervus.policy.raw import OpenRaw
 from nervus.policy.record import Announce, AppendAudit
 from nervus.policy.rules import TEMPLATE, PolicyFileError, Regime, load
 from nervus.policy.settings import PolicySettings
@@ -64,6 +66,7 @@ class CommandService:
             store=store,
         )
         self._announced: asyncio.Queue[str] = asyncio.Queue()
+        self._opened: asyncio.Queue[OpenRaw] = asyncio.Queue()
         self._serving = 0
         self._seen: tuple[Regime | None, str] | None = None
 
@@ -83,6 +86,7 @@ class CommandService:
                 tasks.create_task(self._reliable.run(self._ready), name="reliable")
                 tasks.create_task(self._watch(), name="policy file")
                 tasks.create_task(self._forget(), name="announced commands")
+                tasks.create_task(self._open_raw(), name="raw opt-ins")
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
         raise AssertionError("a service ends by cancellation or by an error")
@@ -97,7 +101,8 @@ class CommandService:
         records = [effect.record for effect in effects if isinstance(effect, AppendAudit)]
         handed = [effect for effect in effects if isinstance(effect, Committed)]
         announced = [effect for effect in effects if isinstance(effect, Announce)]
-        others = AppendAudit | Committed | Announce
+        opened = [effect for effect in effects if isinstance(effect, OpenRaw)]
+        others = AppendAudit | Committed | Announce | OpenRaw
         actions = [effect for effect in effects if not isinstance(effect, others)]
 
         def write(connection: Any) -> None:
@@ -106,6 +111,9 @@ class CommandService:
             announcements.append(connection, announced)
 
         await self._store.write(write)
+        for one in opened:
+            # Durable is what matters; brokers may take seconds, for which no command waits.
+            self._opened.put_nowait(one)
         for event in handed:
             await self._reliable.shell.offer(event)
 
@@ -131,6 +139,15 @@ class CommandService:
             while not self._announced.empty():
                 told.append(self._announced.get_nowait())
             await self._store.write(lambda connection: announcements.forget(connection, told))  # noqa: B023 - awaited within the turn
+
+    async def _open_raw(self) -> Never:
+        while True:
+            one = await self._opened.get()  # one for each policy file, and for each end
+            try:
+                await self._context.open_raw(one.grants)
+            except NervusError as error:
+                # Thalamus goes by the list, which is written, and by each opt-in's own end.
+                _LOG.error("opt-ins of raw: %s", error)
 
     async def _watch(self) -> Never:
         while True:

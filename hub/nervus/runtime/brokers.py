@@ -17,6 +17,7 @@ from typing import Final
 
 from nervus.about import NAME, VERSION
 from nervus.errors import NervusError
+from nervus.runtime import raw
 from nervus.runtime.files import locked, write_private
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.settings import BrokerSettings, Settings
@@ -106,7 +107,8 @@ class Broker:
         # Who looked at the identities before another wrote the rights of more must not write.
         with locked(self.folder / ".acl.lock"):
             content = render_acl(self.name, authority.identities(), acl.lines)
-            write_private(self.acl_file, "\n".join([content, *lent, ""]) if lent else content)
+            more = [*(raw.permissions(self.state) if self.name == "spinal" else ()), *lent]
+            write_private(self.acl_file, "\n".join([content, *more, ""]) if more else content)
 
     def running_pid(self) -> int | None:
         """Return the process id of the mosquitto that runs this configuration, if one does."""

@@ -55,6 +55,7 @@ PLANES: Final[dict[str, Plane]] = {
     for plane in (
         Plane("brainstem", "brainstem", brainstem.BrainstemSettings, brainstem.build),
         Plane("relay", "thalamus", thalamus.ThalamusSettings, thalamus.build),
+        Plane("raw", "thalamus", thalamus.RawSettings, thalamus.build_raw),
         Plane("gatekeeper", "thalamus", thalamus.ThalamusSettings, thalamus.build_gatekeeper),
     )
 }

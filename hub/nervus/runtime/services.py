@@ -18,14 +18,17 @@ from pydantic import ValidationError
 from nervus.bus import BrokerAddress, Context, JournalSettings, Shard, numbered
 from nervus.bus.context import Plane
 from nervus.errors import NervusError, UsageError
+from nervus.runtime import raw
 from nervus.runtime.clean import Search, clean
 from nervus.runtime.grants import Grants
 from nervus.runtime.identity import Authority
 from nervus.runtime.notify import READY, notify, notify_status
+from nervus.runtime.rights import refresh_rights
 from nervus.runtime.settings import Settings, broken_rule
 from nervus.runtime.state import BrokerName, StateFolder
 from nervus.thalamus import ThalamusSettings
 from nervus.wire import TopicSpec
+from nervus.wire.raw import RawGrant
 
 Run = Callable[[Context], Coroutine[Any, Any, None]]
 
@@ -76,6 +79,7 @@ SERVICES: Final[dict[str, Service]] = {
             "nervus.thalamus.gatekeeper_service",
             (ServiceIdentity("gatekeeper", "gatekeeper"),),
         ),
+        Service("raw", "nervus.thalamus.raw_service", (ServiceIdentity(raw.IDENTITY, "relay"),)),
         # Decision, audit and acceptance are one transaction, so the two planes share a process.
         Service(
             "command",
@@ -202,6 +206,19 @@ class ServiceContext:
         listener = self.settings.brokers.get(broker)
         certificate = Authority(self.state).get(identity)
         return BrokerAddress(listener.connect_host, listener.port, certificate.ssl_context())
+
+    def raw_grants(self) -> Sequence[RawGrant]:
+        """Return which measurements may rise now; none but those that policy has opened."""
+        return raw.living(self.state)
+
+    async def open_raw(self, grants: Sequence[RawGrant]) -> None:
+        """Put opt-ins in force, and no others: the spinal broker's permissions follow.
+
+        Raises:
+            NervusError: A broker that runs does not hold to them in time.
+        """
+        if await asyncio.to_thread(raw.write, self.state, grants):
+            await refresh_rights(self.state, self.settings, Authority(self.state), "cleaner")
 
     async def erase_retained(self, topics: Sequence[TopicSpec]) -> int:
         """Erase what running brokers retain of events; returns how many messages.

@@ -122,6 +122,11 @@ class StateFolder:
         return self.run / "status.json"
 
     @property
+    def raw_file(self) -> Path:
+        """Which measurements may rise, as policy has it in its audit: `run/raw.json`."""
+        return self.run / "raw.json"
+
+    @property
     def lock_file(self) -> Path:
         """Held by the one `nervus up` that runs on this folder."""
         return self.run / "up.lock"

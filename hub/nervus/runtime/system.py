@@ -10,6 +10,7 @@ from signal import SIGTERM
 from typing import Final
 
 from nervus.errors import NervusError
+from nervus.runtime import raw
 from nervus.runtime.brokers import (
     OLDEST_MOSQUITTO,
     Broker,
@@ -50,6 +51,7 @@ def prepare(path: Path) -> tuple[StateFolder, Settings, Authority]:
     authority = Authority.create(state)
     ensure_identities(authority, services_of(settings).values())
     authority.ensure(DOCTOR, "observer")
+    raw.forget(state)
     prepare_brokers(state, settings, authority)
     return state, settings, authority
 

@@ -3,7 +3,8 @@
 from nervus.thalamus.gate import Gate, Thresholds, Verdict, judge
 from nervus.thalamus.gatekeeper import Gatekeeper, GatekeeperCounters
 from nervus.thalamus.lease import Claim, Lease, Leases
-from nervus.thalamus.machine import build, build_gatekeeper
+from nervus.thalamus.machine import build, build_gatekeeper, build_raw
+from nervus.thalamus.raw import RawCounters, RawRelay, RawSettings
 from nervus.thalamus.relay import Relay, RelayCounters
 from nervus.thalamus.settings import GatesSettings, ThalamusSettings
 from nervus.thalamus.summary import Summary
@@ -16,6 +17,9 @@ __all__ = [
     "GatesSettings",
     "Lease",
     "Leases",
+    "RawCounters",
+    "RawRelay",
+    "RawSettings",
     "Relay",
     "RelayCounters",
     "Summary",
@@ -24,5 +28,6 @@ __all__ = [
     "Verdict",
     "build",
     "build_gatekeeper",
+    "build_raw",
     "judge",
 ]

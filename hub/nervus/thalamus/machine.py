@@ -5,6 +5,7 @@ from typing import Final
 from nervus.bus import Granted, Machine, Origin, numbered
 from nervus.thalamus.gatekeeper import Gatekeeper
 from nervus.thalamus.lease import Leases
+from nervus.thalamus.raw import RawRelay, RawSettings
 from nervus.thalamus.relay import Relay
 from nervus.thalamus.settings import ThalamusSettings
 from nervus.wire import Guard, Mint, RejectLane, topics
@@ -12,6 +13,9 @@ from nervus.wire import Guard, Mint, RejectLane, topics
 IDENTITY: Final = "relay"
 SHARED_OUT: Final = (topics.RELAY_BUNDLE,)
 TAKES: Final = (*SHARED_OUT, topics.GATE_STATE)
+
+RAW_IDENTITY: Final = "raw"
+RAW_TAKES: Final = (topics.AFFERENT, topics.GATE_STATE)
 
 GATEKEEPER_IDENTITY: Final = "gatekeeper"
 GATEKEEPER_TAKES: Final = (topics.MODULATOR_SIGNAL, topics.MODE)
@@ -35,6 +39,16 @@ def build_gatekeeper(settings: ThalamusSettings, origin: Origin, granted: Grante
         Guard(GATEKEEPER_TAKES),
         RejectLane(mint, origin.house),
         (Leases,),
+    )
+
+
+def build_raw(settings: RawSettings, origin: Origin, granted: Granted) -> Machine:
+    """Return the core, guard and lane that let raw rise, as `build`; boards speak to it."""
+    mint = _mint(RAW_IDENTITY, origin)
+    return Machine(
+        RawRelay(settings, mint, origin.house),
+        Guard(RAW_TAKES, granted=granted),
+        RejectLane(mint, origin.house),
     )
 
 
