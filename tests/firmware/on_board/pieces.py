@@ -35,15 +35,15 @@ def main() -> None:
     )
     board.upkeep.start()
     while not board.outbox.dropped:
-        board.outgoing.afferent("door", True, board.ticks_ms)
+        board.outgoing.afferent("door", 21.5, board.ticks_ms)
     kept = _scattered()
     largest = _largest_block()
     said = []
     for number in range(40):
         board.outgoing.reflex_fire(
-            "%026d" % number, "r1", {"version": 1, "inputs": {}, "actions": [], "dry_run": False}, 0
+            f"{number:026d}", "r1", {"version": 1, "inputs": {}, "actions": [], "dry_run": False}, 0
         )
-        said.append(board.outbox._waiting["critical"][-1].topic.split("/")[-1])  # noqa: SLF001 - what waits
+        said.append(board.outbox._waiting["critical"][-1].topic.split("/")[-1])
         board.outgoing.about_board("DeviceHealth", {"uptime": number, "drops": [{}] * 20}, 0)
     print(json.dumps({"said": said, "largest": largest, "kept": len(kept)}))
 
