@@ -1,6 +1,6 @@
 """The virtual board's control channel: JSON lines over the descriptor NERVUS_CONTROL_FD.
 
-In:  {"pin": 4, "value": 1}   {"adc": 26, "value": 0..65535}   {"wifi": false}
+In:  {"pin": 4, "value": 1}   {"adc": 26, "value": 0..65535, or null: broken}   {"wifi": false}
 Out: {"at_ns": unix nanoseconds, "pin": 2, "value": 1}   {"at_ns": …, "pwm": 15, "value": 0..65535}
      {"at_ns": …, "lost": n} when n records could not be sent because nobody read them
 """

@@ -1,5 +1,6 @@
 """The `machine` module of a virtual board: pins, ADC and PWM over the control channel."""
 
+import errno
 import os
 import sys
 
@@ -67,8 +68,11 @@ class ADC:
         channel.adcs.setdefault(self._number, 0)
 
     def read_u16(self) -> int:
-        """The level that the outside set last."""
-        return channel.adcs[self._number]
+        """The level that the outside set last; OSError while it holds the input broken."""
+        level = channel.adcs[self._number]
+        if level is None:
+            raise OSError(errno.EIO)
+        return level
 
 
 class PWM:

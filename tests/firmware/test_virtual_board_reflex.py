@@ -269,5 +269,21 @@ async def test_an_actuator_is_given_back_when_the_higher_reflex_ends(
     assert given.payload["actions"] == ["fan=0.25"]
 
 
+async def test_broken_sensor_fires_the_reflex_that_watches_it_and_is_told(
+    board: VirtualBoard, hub: HubStand
+) -> None:
+    await hub.synced()
+    silent = {"sensor": "temperature", "op": "stale", "for_ms": 200}
+    await hub.configure(door_rule(when=silent))
+    board.set_adc(THERMOMETER, None)
+    await board.wait_for("pin", LAMP, 1)
+    told = await hub.until("DeviceLog", lambda m: "gives no value" in m.payload["text"])
+    board.set_adc(THERMOMETER, 20_000)
+    await board.wait_for("pin", LAMP, 0)
+
+    assert told.payload["level"] == "warning"
+    assert "temperature gives no value: OSError(5" in told.payload["text"]
+
+
 def removal(**fields: object) -> dict[str, object]:
     return {"reflex_id": "door-lamp", "removed": "tested enough", **fields}

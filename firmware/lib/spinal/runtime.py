@@ -290,6 +290,9 @@ class Runtime:
             if sensor.read(self.ticks_ms):
                 self.values[sensor.id] = sensor.value
                 due = True
+                if sensor.news is not None:
+                    self.log(sensor.news, "warning")
+                    sensor.news = None
         for firing in self.engine.evaluate(self.values, self.ticks_ms):
             self.fire(firing)
         if not due:

@@ -1,5 +1,7 @@
 """One sensor of the loop: when it is read, and when its policy lets the value be published."""
 
+from math import isfinite
+
 from spinal.afferent import Policy
 from spinal.ticks import elapsed, later
 
@@ -9,7 +11,15 @@ if TYPE_CHECKING:
 
 
 class Sensing:
-    """A sensor, when it is due, and what its policy says about the value."""
+    """A sensor, when it is due, and what its policy says about the value.
+
+    A sensor that raises, or says NaN or infinity, has no value: reflexes neither fire nor end on
+    it, but for those that ask whether it is stale, and the policy counts it.
+    """
+
+    news: "str | None" = None
+    """What to tell people: that it has begun to fail, or gives values again."""
+    _failing = False
 
     def __init__(self, sensor: "Any", config: dict) -> None:
         self.id = config["id"]
@@ -28,12 +38,7 @@ class Sensing:
         due = not self._started or elapsed(ticks_ms, self.due) >= 0
         if not due and not self._sensor.digital:
             return False
-        try:
-            value = self._sensor.read()
-        except OSError:
-            # A sensor that does not answer has no value: reflexes neither fire nor end on it, and
-            # the policy counts it.
-            value = None
+        value = self._read()
         if not due and value == self.value:
             return False
         self._started = True
@@ -43,6 +48,23 @@ class Sensing:
         self.value = value
         self._fresh = True
         return True
+
+    def _read(self) -> "Any":
+        try:
+            value = self._sensor.read()
+            problem = None
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like: MicroPython's dht no more than this
+            value = None
+            problem = repr(error)
+        if isinstance(value, float) and not isfinite(value):
+            problem = "it says %s" % value
+            value = None
+        if (value is None) != self._failing:
+            self._failing = value is None
+            self.news = "%s gives no value: %s" % (self.id, problem)
+            if not self._failing:
+                self.news = self.id + " gives values again"
+        return value
 
     @property
     def settled(self) -> object:

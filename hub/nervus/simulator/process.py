@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,6 +20,7 @@ _RECORD_LIMIT: Final = 1 << 16
 _TERMINATE_S: Final = 2.0
 
 Record = dict[str, int]
+Input = Mapping[str, int | None]
 
 
 class BoardStartError(NervusError):
@@ -70,7 +71,7 @@ class BoardProcess:
         flash: Path,
         *,
         environment: Mapping[str, str],
-        inputs: list[Record],
+        inputs: Sequence[Input],
         on_record: Callable[[Record], None],
         log: Log,
     ) -> Self:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from nervus.simulator.process import BoardProcess, Log, Record
+from nervus.simulator.process import BoardProcess, Input, Log, Record
 from nervus.simulator.toolchain import Toolchain
 
 OutputKind = Literal["pin", "pwm"]
@@ -77,7 +77,7 @@ class VirtualBoard:
         self._node = dict(node)
         self._identity = identity
         self._toolchain = toolchain
-        self._inputs: dict[tuple[str, int], Record] = {}
+        self._inputs: dict[tuple[str, int], Input] = {}
         self._levels: dict[tuple[OutputKind, int], Output] = {}
         self._listeners: list[asyncio.Queue[Output]] = []
         self._process: BoardProcess | None = None
@@ -133,8 +133,8 @@ class VirtualBoard:
         """Drive a digital input, 0 or 1."""
         self._set("pin", number, {"pin": number, "value": value})
 
-    def set_adc(self, number: int, value: int) -> None:
-        """Set an analog input, 0 to 65,535."""
+    def set_adc(self, number: int, value: int | None) -> None:
+        """Set an analog input, 0 to 65,535; None breaks it: reading it raises OSError."""
         self._set("adc", number, {"adc": number, "value": value})
 
     def set_wifi(self, up: bool) -> None:  # noqa: FBT001 - a switch has one argument
@@ -174,7 +174,7 @@ class VirtualBoard:
                         return output
         raise TimeoutError
 
-    def _set(self, kind: str, number: int, message: Record) -> None:
+    def _set(self, kind: str, number: int, message: Input) -> None:
         self._inputs[kind, number] = message
         if self._process:
             self._process.send(message)
