@@ -14,7 +14,8 @@ from spinal import cbor
 from spinal.cbor_tables import PAYLOADS
 from spinal.envelope import WireError, parse
 
-NUMBERED = sorted(PAYLOADS)
+# A board reads chunks and writes none: their bytes come back as bytes, see test_encodings.py.
+WRITTEN = sorted(set(PAYLOADS) - {"Chunk"})
 LARGEST = 2**53 - 1
 plain = st.one_of(
     st.booleans(),
@@ -36,7 +37,7 @@ def written(text: str) -> bytes:
     return cbor.MARK + bytes.fromhex(text)
 
 
-@pytest.mark.parametrize("contract", NUMBERED)
+@pytest.mark.parametrize("contract", WRITTEN)
 def test_every_valid_message_comes_back_as_it_was(contract: str) -> None:
     asked = [v.meaning for v in VECTORS[contract] if v.stage is None and v.meaning]
     assert len(asked) >= 4
