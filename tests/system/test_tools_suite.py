@@ -68,6 +68,19 @@ def test_process_left_behind_fails_the_check_and_is_ended() -> None:
     assert running(marker) == []
 
 
+def test_check_that_does_not_end_fails_and_is_ended() -> None:
+    marker = f"7{os.getpid()}"
+    code = (
+        "import sys, processes, suite; processes._LIMIT_S = 0.5; processes.adopt_orphans();"
+        "processes._GRACE_S = processes._SETTLE_S = 0.3;"
+        "r = suite.run_stage(suite.Stage('x', (('sh', '-c', sys.argv[1]),))); print(r.passed)"
+    )
+    output, errors = python(code, f"trap '' INT; sleep {marker}").communicate(timeout=15)
+    assert output.splitlines()[-1] == "False"
+    assert "status 124, it took too long: sh -c" in errors
+    assert running(marker) == []
+
+
 def test_child_that_is_just_ending_is_not_left_behind() -> None:
     code = (
         "import processes, suite; processes.adopt_orphans();"
@@ -113,6 +126,31 @@ def test_last_line_counts_tests_as_pytest_does(tmp_path: Path) -> None:
     output, errors = process.communicate(timeout=15)
     assert process.returncode == 1, errors
     assert output.splitlines()[-1].startswith("1 failed, 1 passed, 1 skipped, 1 checks in ")
+
+
+def test_a_test_over_its_limit_fails_while_coverage_measures_it_and_the_next_one_runs(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test_endless.py").write_text(
+        "import pytest\n\n"
+        "def step(number):\n    return number + 1\n\n"
+        "@pytest.mark.timeout(0.1)\n@pytest.mark.parametrize('_', range(8))\n"
+        "def test_endless(_):\n    number = 0\n    while True:\n        number = step(number)\n\n"
+        "def test_next():\n    assert step(1) == 2\n"
+    )
+    measured = ("coverage", "run", "--branch", "--source=.", "--data-file=data")
+    tests = ("pytest", "-c", "/dev/null", "-p", "plugins.limit_plugin", "--tb=line", ".")
+    result = subprocess.run(
+        [sys.executable, "-m", *measured, "-m", *tests],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKS.parents[1] / "tests")},
+        capture_output=True,
+        text=True,
+        timeout=18,
+        check=False,
+    )
+    assert "8 failed, 1 passed" in result.stdout, result.stdout + result.stderr
+    assert result.stdout.count("Timeout (>0.1s)") >= 8
 
 
 def coverage(tmp_path: Path, total: float, **files: float) -> subprocess.CompletedProcess[str]:

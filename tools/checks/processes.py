@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _PR_SET_CHILD_SUBREAPER = 36
+TOO_LATE = 124
+"""The status of a program that was ended because it took too long, as of timeout(1)."""
+
+_LIMIT_S = 3600.0
 _GRACE_S = 10.0
 _SETTLE_S = 3.0
 
@@ -31,22 +35,21 @@ def adopt_orphans() -> None:
 def run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> int:
     """Runs a program in a process group of its own, without stdin; returns its exit status.
 
-    An exception in the waiting thread (Ctrl-C) ends the program and all it started first.
+    One that has not ended after an hour is ended, with status 124. An exception in the waiting
+    thread (Ctrl-C) ends the program and all it started first.
     """
     process = subprocess.Popen(  # noqa: S603 - the commands are written in this folder
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, process_group=0
     )
     try:
-        return process.wait()
+        return process.wait(_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        return TOO_LATE
     except BaseException:
         # A second Ctrl-C would leave behind what the first one is just ending.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _signal_group(process.pid, signal.SIGINT)
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            _signal_group(process.pid, signal.SIGKILL)
-            process.wait()
+        _end(process)
         end_leftovers()
         raise
 
@@ -67,6 +70,15 @@ def end_leftovers() -> list[str]:
         while _descendants() and time.monotonic() < deadline:
             time.sleep(0.05)
     return names
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    _signal_group(process.pid, signal.SIGINT)
+    try:
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _descendants() -> list[int]:

@@ -116,7 +116,8 @@ def run_stage(stage: Stage) -> Result:
         for name in left:
             print(f"left running by {stage.name}, and ended: {name}", file=sys.stderr)
         if status != 0:
-            print(f"status {status}: {shlex.join(command)}", file=sys.stderr)
+            late = ", it took too long" if status == processes.TOO_LATE else ""
+            print(f"status {status}{late}: {shlex.join(command)}", file=sys.stderr)
         if status != 0 or left:
             passed = False
             break
