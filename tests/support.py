@@ -17,7 +17,7 @@ from nervus.runtime.rights import refresh_rights
 from nervus.runtime.settings import Settings, create_settings
 from nervus.runtime.state import BROKERS, BrokerName, StateFolder
 
-DEADLINE_S = 8.0
+DEADLINE_S = 12.0
 PROBER = "prober"
 
 
