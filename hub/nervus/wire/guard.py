@@ -139,12 +139,14 @@ def _read(way: Route, data: bytes, *, taken: bool) -> Contract:
                 ) == ends or key_count(message) == ends:
                     return message
         return way.from_value(decode(data))
-    except (ValidationError, DecodeError) as error:
+    except DecodeError as error:
+        raise Refusal("decode_error", "decode", str(error)) from error
+    except ValidationError as error:
         raise _unreadable(way, data, error, taken=taken) from error
 
 
-def _unreadable(way: Route, data: bytes, error: ValueError, *, taken: bool) -> Refusal:
-    """The first stage that a message fails which could not be read."""
+def _unreadable(way: Route, data: bytes, error: ValidationError, *, taken: bool) -> Refusal:
+    """The first stage that a message fails of which no model could be made."""
     try:
         value = decode(data)
     except DecodeError as broken:
@@ -164,8 +166,7 @@ def _unreadable(way: Route, data: bytes, error: ValueError, *, taken: bool) -> R
     return Refusal("schema_invalid", "schema", reason, meta)
 
 
-def _first(error: ValueError) -> str:
-    assert isinstance(error, ValidationError)  # noqa: S101 - it decodes, so its fields are wrong
+def _first(error: ValidationError) -> str:
     if (count := error.error_count()) > _FAULTS:
         # To list them all takes a hundred times what the message does, only to tell the first.
         return f"message: {count} faults"
