@@ -273,7 +273,7 @@ class FastClient(Client):
 
     def acknowledge(self, mid: int) -> None:
         """Send PUBACK; nothing happens once the connection is gone, its broker forgot us."""
-        if self.live:
+        if self._flushing or self.live:
             self._write_soon(puback_packet(mid))
 
     def _next_mid(self) -> int:
@@ -289,11 +289,11 @@ class FastClient(Client):
         self._confirm(mid, code)
 
     def _write_soon(self, frame: bytes) -> None:
-        self._drained.clear()
         self._handed += 1
         self._frames.append(frame)
         if not self._flushing:
             self._flushing = True
+            self._drained.clear()
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -323,18 +323,22 @@ class FastClient(Client):
             self._break(error)
 
     def _read(self) -> None:
-        for _ in range(_READS):
-            connection: Any = self._client.socket()
-            if connection is None:
-                return
-            try:
-                data = connection.recv(_READ_BYTES)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
-            if not data:
-                self._leave_to_paho(b"")
-                return
-            self._receiver.feed(data)
+        connection: Any = self._client.socket()
+        if connection is None:
+            return
+        # Over TLS each message comes alone; of an SSLSocket, `recv` only leads to `read`.
+        receive = connection.read if isinstance(connection, ssl.SSLSocket) else connection.recv
+        found: list[bytes] = []
+        try:
+            while len(found) < _READS and (data := receive(_READ_BYTES)):
+                found.append(data)
+            ended = len(found) < _READS
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            ended = False
+        if found:
+            self._receiver.feed(b"".join(found))
+        if ended:
+            self._leave_to_paho(b"")
 
     def _leave_to_paho(self, packet: bytes) -> None:
         self._left.give(packet)

@@ -65,18 +65,14 @@ class Receiver:
             data = self._rest + data
         at, end = 0, len(data)
         while end - at >= _HEADER:
-            size, body = data[at + 1], at + _HEADER
+            head, size, body = data[at], data[at + 1], at + _HEADER
             if size & _MORE:
-                if end - body and not data[body] & _MORE:
-                    size, body = size & _SEVEN_BITS | data[body] << 7, body + 1
-                else:
-                    size, body = _length(data, at + 1)
-                    if not body:
-                        break
+                size, body = _length(data, at + 1)
+                if not body:
+                    break
             stop = body + size
             if stop > end:
                 break
-            head = data[at]
             kind = head & _KIND
             if kind == _PUBLISH:
                 self._publish(head, data, body, stop)
@@ -93,8 +89,9 @@ class Receiver:
         topic_at = at + _TOPIC_LENGTH
         at = topic_at + (data[at] << 8 | data[at + 1])
         topic = data[topic_at:at]
-        qos, mid = (head & _QOS) >> 1, 0
-        if qos:
+        qos = mid = 0
+        if head & _QOS:
+            qos = (head & _QOS) >> 1
             if head & _QOS_2:
                 raise MalformedPacketError(f"PUBLISH at QoS {qos}, which nobody subscribed with")
             mid = int.from_bytes(data[at : at + 2], "big")
@@ -131,6 +128,9 @@ def puback_packet(mid: int) -> bytes:
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
     """A variable byte integer and where it ends; 0 and 0 when it is not all there."""
+    if len(data) - at > 1 and data[at + 1] < _MORE:
+        # Most packets have between 128 and 16,383 bytes.
+        return data[at] & _SEVEN_BITS | data[at + 1] << 7, at + 2
     value = 0
     for shift in _LENGTH_SHIFTS:
         if at >= len(data):

@@ -5,7 +5,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, Never, Protocol
@@ -184,6 +183,7 @@ class Shell:
                 for session in self._sessions.values():
                     tasks.create_task(session.run(), name=f"session {session.broker}")
                 tasks.create_task(self._consume(), name="core")
+                tasks.create_task(self._wake(), name="ticks")
                 tasks.create_task(self._publish_committed(), name="publisher")
                 if on_ready is not None:
                     tasks.create_task(self._tell_ready(on_ready), name="readiness")
@@ -221,16 +221,21 @@ class Shell:
 
     async def _consume(self) -> Never:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_MS / 1000):
-                    await self._arrived.wait()
+            await self._arrived.wait()
             self._arrived.clear()
             await self._drain()
             self._check_clock()
             self._tick_if_due(self._time())
 
+    async def _wake(self) -> Never:
+        """Let `_consume` tick when that is due; a timeout of its own would cost it each packet."""
+        while True:
+            left_ms = self._tick_due_ms - self._time()
+            await asyncio.sleep((left_ms if 0 < left_ms < TICK_MS else TICK_MS) / 1000)
+            self._arrived.set()
+
     async def _drain(self) -> None:
-        while self._urgent or self._bulk:
+        while True:
             now_ms = self._time()
             for _ in range(_BATCH):
                 if self._urgent:
@@ -243,6 +248,8 @@ class Shell:
                     await self._commits()
                     now_ms = self._time()
             self._room.set()
+            if not self._urgent and not self._bulk:
+                return
             self._tick_if_due(self._time())
             # Sockets are read between batches, or a flood would starve them.
             await asyncio.sleep(0)

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from nervus.wire.decode import DecodeError, has_null
 from nervus.wire.encodings import CONTENT_TYPES, JSON, decode, told_by
 from nervus.wire.mint import lifetime
-from nervus.wire.model import Contract, key_count
+from nervus.wire.model import Contract
+from nervus.wire.reader import key_count
 from nervus.wire.route import HARD_LIMIT, Route, route, unlisted
 from nervus.wire.topic import LEVEL_LIMIT, TopicSpec
 from nervus.wire.topic_parser import parse
@@ -116,41 +117,48 @@ def _at_the_door(way: Route | None, packet: Packet) -> Removed:
 
 
 def _read(way: Route, data: bytes, *, taken: bool) -> Contract:
-    """Parse and validate at once; only what is odd is read again, strictly.
+    """Parse and validate at once; only what is odd is read strictly.
 
     pydantic's own JSON parser builds the model straight from the text, but keeps the last of two
     equal keys.
     """
+    if (
+        data[0] != _BRACE
+        or _BACKSLASH in data or _DEL in data
+        # A blank before a colon is the only one that matters.
+        or _TAB in data or _NEWLINE in data or _RETURN in data
+        or (_BLANK in data and data.find(b" :") >= 0)
+    ):  # fmt: skip
+        return _read_strictly(way, data, taken=taken)
     try:
-        if data[0] == _BRACE:
-            message = way.from_plain(data)
-            # Without escapes, and blanks before colons, `":` ends each key and otherwise at most
-            # begins a text: as many as there are keys means that none came twice.
-            if not (
-                _BACKSLASH in data or _DEL in data
-                or _TAB in data or _NEWLINE in data or _RETURN in data
-                or (_BLANK in data and data.find(b" :") >= 0)
-            ):  # fmt: skip
-                fields, ends = message.__dict__, data.count(b'":')
-                if (
-                    len(message.__pydantic_fields_set__)
-                    + len(fields["meta"].__pydantic_fields_set__)
-                    + len(fields["payload"].__pydantic_fields_set__)
-                ) == ends or key_count(message) == ends:
-                    return message
-        return way.from_value(decode(data))
-    except DecodeError as error:
-        raise Refusal("decode_error", "decode", str(error)) from error
-    except ValidationError as error:
-        raise _unreadable(way, data, error, taken=taken) from error
+        message = way.reader.plainly(data)
+    except ValidationError:
+        return _read_strictly(way, data, taken=taken)
+    # `":` ends each key here, and otherwise at most begins a text: as many as there are keys means
+    # that none came twice.
+    fields, ends = message.__dict__, data.count(b'":')
+    if (
+        len(message.__pydantic_fields_set__)
+        + len(fields["meta"].__pydantic_fields_set__)
+        + len(fields["payload"].__pydantic_fields_set__)
+    ) != ends and key_count(message) != ends:
+        return _read_strictly(way, data, taken=taken)
+    return message
 
 
-def _unreadable(way: Route, data: bytes, error: ValidationError, *, taken: bool) -> Refusal:
-    """The first stage that a message fails of which no model could be made."""
+def _read_strictly(way: Route, data: bytes, *, taken: bool) -> Contract:
     try:
         value = decode(data)
-    except DecodeError as broken:
-        return Refusal("decode_error", "decode", str(broken))
+    except DecodeError as error:
+        raise Refusal("decode_error", "decode", str(error)) from error
+    try:
+        return way.reader.strictly(value)
+    except ValidationError as error:
+        raise _unfit(way, data, value, error, taken=taken) from error
+
+
+def _unfit(way: Route, data: bytes, value: Any, error: ValidationError, *, taken: bool) -> Refusal:
+    """The first stage that a message fails which is not what its contract says."""
     if not isinstance(value, dict) or not isinstance(value.get("meta"), dict):
         return Refusal("schema_invalid", "schema", "a message is an object with meta and payload")
     meta = value["meta"]

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator
+from pydantic_core import PydanticCustomError
 
 SAFE_INTEGER = 2**53 - 1
 """No integer on the wire is larger: beyond it a double, JavaScript's only number, skips some."""
@@ -106,73 +106,3 @@ class Contract(Model):
         if cls.expiring and meta.ttl_ms is None and meta.expires_at is None:
             return "expiry", "meta needs ttl_ms or expires_at"
         return None
-
-    @classmethod
-    def fields_validator(cls, *, plain: bool = False) -> SchemaValidator:
-        """Validates as the model does, but refuses null, and leaves `fault` to its user.
-
-        Args:
-            plain: For JSON without escapes and DEL: there no text holds a control character, so
-                none is searched for one.
-        """
-        schema = _bare(_without_after(cls.__pydantic_core_schema__), plain=plain)
-        # Else the parts of a message would be read by their own validators, which take null.
-        return SchemaValidator(schema, _use_prebuilt=False)
-
-
-def _without_after(schema: Any) -> CoreSchema:
-    if schema["type"] == "definitions":
-        return {**schema, "schema": _without_after(schema["schema"])}
-    bare: CoreSchema = schema["schema"]
-    return bare
-
-
-def _bare(schema: Any, *, plain: bool) -> Any:
-    """The schema without what the guard's reader need not or must not let through."""
-    if isinstance(schema, list):
-        return [_bare(each, plain=plain) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if schema.get("type") == "nullable":
-        return _bare(schema["schema"], plain=plain)
-    return {
-        key: _bare(value, plain=plain)
-        for key, value in schema.items()
-        if not (plain and key == "pattern" and value == _NO_CONTROLS)
-    }
-
-
-_NO_CONTROLS = r"^[^\u0000-\u001f\u007f]*$"
-
-
-def key_count(message: Contract) -> int:
-    """How many keys the JSON text of a validated message has."""
-    fields = message.__dict__
-    errors = fields["errors"]
-    count = len(message.__pydantic_fields_set__) + _keys(fields["meta"]) + _keys(fields["payload"])
-    return count if errors is None else count + _nested(errors)
-
-
-def _keys(model: Model) -> int:
-    given = model.__pydantic_fields_set__
-    nesting = type(model).nesting
-    count = len(given)
-    if not nesting.isdisjoint(given):
-        fields = model.__dict__
-        for name in nesting:
-            if type(value := fields[name]) not in _LEAVES:
-                count += _nested(value)
-    return count
-
-
-def _nested(value: Any) -> int:
-    # By type, not by isinstance or __class__: pydantic's models answer those slowly.
-    kind = type(value)
-    if kind in _LEAVES:
-        return 0
-    if kind is dict:
-        return len(value) + sum(map(_nested, value.values()))
-    return sum(map(_nested, value)) if kind is list else _keys(value)
-
-
-_LEAVES = frozenset((type(None), bool, int, float, str))

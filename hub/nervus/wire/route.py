@@ -1,12 +1,12 @@
 """What a topic alone settles about every message on it, worked out once for each topic."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from nervus.wire.contracts import CONTRACTS, CompactMeta, FullMeta, ReasonCode, RejectStage
 from nervus.wire.model import Contract
+from nervus.wire.reader import Reader, reader
 from nervus.wire.registries import channels, names
 from nervus.wire.topic import Address
 from nervus.wire.topic_parser import is_legacy, parse
@@ -31,8 +31,7 @@ class Route:
         name: Of the contract.
         asks: Whether the contract asks more of its metadata than the profile and an expiry.
         topic: Name of the row of topics.json.
-        contract: The model; `from_plain` makes it of JSON without escapes and DEL, `from_value` of
-            what was decoded; neither asks `fault`.
+        contract: The model, and what reads it.
         profile: The meta fields that its broker's profile needs, where the contract leaves it open.
         in_meta: Fields that meta may state, and what the topic says they are.
         stated: The names in `in_meta`, and content_type, which the bytes must agree with.
@@ -51,8 +50,7 @@ class Route:
     name: str
     asks: bool
     contract: type[Contract]
-    from_plain: Callable[[bytes], Contract]
-    from_value: Callable[[Any], Contract]
+    reader: Reader
     profile: tuple[str, ...]
     in_meta: Stated
     stated: frozenset[str]
@@ -72,7 +70,6 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
         return None
     spec, levels = address.spec, address.levels
     contract = CONTRACTS[spec.contract]
-    from_plain, from_value = _readers(spec.contract)
     payload: Any = contract.__annotations__["payload"]
     source, device_id = _identity(address)
     in_meta = _in_meta(address)
@@ -85,8 +82,7 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
         name=spec.contract,
         asks=bool(contract.required_meta or contract.forbidden_meta),
         contract=contract,
-        from_plain=from_plain,
-        from_value=from_value,
+        reader=reader(contract),
         profile=profile,
         in_meta=in_meta,
         stated=frozenset(("content_type", *(name for name, _ in in_meta))),
@@ -139,13 +135,6 @@ def _in_meta(address: Address) -> Stated:
     if "scope_level" not in levels:
         stated += [("scope", levels["device_id"]), ("scope_level", "device")]
     return tuple(stated)
-
-
-@cache
-def _readers(contract: str) -> tuple[Callable[[bytes], Contract], Callable[[Any], Contract]]:
-    model = CONTRACTS[contract]
-    plain, strict = model.fields_validator(plain=True), model.fields_validator()
-    return plain.validate_json, strict.validate_python
 
 
 _META = CompactMeta.model_fields.keys()
