@@ -263,14 +263,14 @@ def _write(out: bytearray, value: Any, shape: Shape) -> None:
 
 
 def _write_head(out: bytearray, kind: int, argument: int) -> None:
-    for extra, width in _WIDTHS.items():
-        if argument < extra:  # only ever true of the first: the argument itself
-            out.append(kind << 5 | argument)
-            return
-        if not argument >> 8 * width:
-            out.append(kind << 5 | extra)
-            out += argument.to_bytes(width)
-            return
+    if argument < _SHORT:
+        out.append(kind << 5 | argument)
+        return
+    power = 0
+    while argument >> (8 << power):
+        power += 1
+    out.append(kind << 5 | _SHORT + power)
+    out += argument.to_bytes(1 << power)
 
 
 def _write_text(out: bytearray, value: str, shape: Shape) -> None:
