@@ -35,6 +35,11 @@ reason = "a lamp harms nobody"
 """
 
 
+@pytest.mark.parametrize("name", ["board", "consumer"])
+def test_a_part_takes_less_than_150_lines(name: str) -> None:
+    assert len((ROOT / f"tests/node/{name}.mjs").read_text().splitlines()) < 150
+
+
 class Part:
     """A program of tests/node that runs as an identity; it prints a JSON object a line."""
 

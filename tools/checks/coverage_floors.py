@@ -18,6 +18,22 @@ TOTAL_FLOOR = 80.0
 FILE_FLOORS = (
     ("hub/nervus/*/core.py", 100.0),
     ("hub/nervus/*/guard.py", 100.0),
+    *(
+        (f"hub/nervus/wire/{name}.py", 100.0)
+        for name in (
+            "arqon",
+            "cbor",
+            "decode",
+            "dotted",
+            "encodings",
+            "gateways",
+            "octets",
+            "protobuf",
+            "rejects",
+            "topic",
+            "topic_parser",
+        )
+    ),
     ("hub/nervus/brainstem/*.py", 100.0),
     *(
         (f"hub/nervus/thalamus/{name}.py", 100.0)

@@ -189,8 +189,6 @@ def _key(data: bytes, at: int, shape: Shape) -> tuple[str, int, int]:
 
 
 def _text(data: bytes, at: int, shape: Shape, _: int = 0) -> tuple[str, int]:
-    if shape == "base64":
-        raise DecodeError(f"a text where bytes belong, at byte {at}")
     length, start = data[at] & 31, at + 1
     if length >= _SHORT:
         length, start = _argument(data, at)
@@ -202,7 +200,8 @@ def _text(data: bytes, at: int, shape: Shape, _: int = 0) -> tuple[str, int]:
     except UnicodeDecodeError:
         raise DecodeError(f"no UTF-8 at byte {at}") from None
     if shape is not None and (
-        (shape.__class__ is tuple and text in shape)
+        shape == "base64"
+        or (shape.__class__ is tuple and text in shape)
         or (shape == "ulid" and ulid_value(text) is not None)
     ):
         raise DecodeError(f"{text} has a shorter form, at byte {at}")
@@ -263,14 +262,14 @@ def _write(out: bytearray, value: Any, shape: Shape) -> None:
 
 
 def _write_head(out: bytearray, kind: int, argument: int) -> None:
-    for extra, width in _WIDTHS.items():
-        if argument < extra:  # only ever true of the first: the argument itself
-            out.append(kind << 5 | argument)
-            return
-        if not argument >> 8 * width:
-            out.append(kind << 5 | extra)
-            out += argument.to_bytes(width)
-            return
+    if argument < _SHORT:
+        out.append(kind << 5 | argument)
+        return
+    power = 0
+    while argument >> (8 << power):
+        power += 1
+    out.append(kind << 5 | _SHORT + power)
+    out += argument.to_bytes(1 << power)
 
 
 def _write_text(out: bytearray, value: str, shape: Shape) -> None:
