@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hub.plain_broker import DEADLINE_S, PlainBroker
-from nervus.bus import KEPT, Filter, Limits, Session, Shell, subscriptions
+from nervus.bus import KEPT, Core, Filter, Limits, Session, Shell, subscriptions
 from nervus.store import Store
 from nervus.wire import Accepted, Guard, Mint, Packet, Publish, RejectLane, timestamp, topics
 from nervus.wire.contracts import GlobalBroadcast, GlobalBroadcastPayload
@@ -33,16 +33,19 @@ class Obedient:
 class Part:
     """One life of a part; `now_ms` is its clock."""
 
-    def __init__(self, broker: PlainBroker, store: Store, now_ms: int = NOW_MS) -> None:
+    def __init__(
+        self, broker: PlainBroker, store: Store, now_ms: int = NOW_MS, name: str = "part",
+        core: Core | None = None, **kept: Any,
+    ) -> None:  # fmt: skip
         self.now_ms = now_ms
         self.session = Session(
-            "part", "core", broker.address, limits=QUICK, clock=lambda: self.now_ms,
+            name, "core", broker.address, limits=QUICK, clock=lambda: self.now_ms,
             filters=subscriptions([topics.RELAY_BUNDLE]),
         )  # fmt: skip
         mint = Mint("part", "brainstem", seed=now_ms, boot=1)
         self.shell = Shell(
-            Obedient(), [self.session], Guard([topics.RELAY_BUNDLE]), RejectLane(mint, "home"),
-            store=store, clock=lambda: self.now_ms,
+            core or Obedient(), [self.session], Guard([topics.RELAY_BUNDLE]),
+            RejectLane(mint, "home"), store=store, clock=lambda: self.now_ms, **kept,
         )  # fmt: skip
 
     @property
@@ -56,19 +59,27 @@ async def living(
     broker: PlainBroker, folder: Path, now_ms: int = NOW_MS, *, connected: bool = True
 ) -> AsyncIterator[Part]:
     """Run a part over the store in `folder` until the block ends."""
-    async with Store(folder / "part.db", (KEPT,)) as store:
-        part = Part(broker, store, now_ms)
-        task = asyncio.create_task(part.shell.run())
-        try:
-            if connected:
-                async with asyncio.timeout(DEADLINE_S):
-                    await part.session.wait_connected()
-            yield part
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled():
-                await task
+    async with (
+        Store(folder / "part.db", (KEPT,)) as store,
+        serving(Part(broker, store, now_ms), connected=connected) as part,
+    ):
+        yield part
+
+
+@asynccontextmanager
+async def serving(part: Part, *, connected: bool = True) -> AsyncIterator[Part]:
+    """Run a part until the block ends."""
+    task = asyncio.create_task(part.shell.run())
+    try:
+        if connected:
+            async with asyncio.timeout(DEADLINE_S):
+                await part.session.wait_connected()
+        yield part
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            await task
 
 
 def alert(room: str, *, state: str = "high_alert", life_ms: int = 60_000) -> Publish:

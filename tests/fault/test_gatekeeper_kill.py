@@ -19,7 +19,7 @@ from nervus.runtime.notify import READY_DESCRIPTOR_VARIABLE
 from nervus.runtime.services import ServiceContext
 from nervus.thalamus import gatekeeper_service
 from nervus.thalamus import service as thalamus_service
-from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics
+from nervus.wire import Accepted, Guard, Mint, Packet, Removed, encode, topics
 from nervus.wire.contracts import ModulatorSignal, ModulatorSignalPayload, RelayBundle
 from support import DEADLINE_S, House
 
@@ -70,16 +70,20 @@ class Scene:
 
     async def _see(self, packet: Packet) -> None:
         verdict = self.guard.judge(packet, time.time_ns() // 1_000_000)
+        if isinstance(verdict, Removed):
+            return  # a gate that has expired, and is erased
         assert isinstance(verdict, Accepted), verdict
         self.seen[verdict.address.spec.name].append(verdict.message)
 
-    async def suppress(self, inhibition: float, ttl_ms: int = 600_000) -> None:
-        """Propose to shut the kitchen's somatic channel for long."""
+    async def suppress(
+        self, inhibition: float, ttl_ms: int = 600_000, target: str = "somatic"
+    ) -> None:
+        """Propose to shut a channel of the kitchen for long."""
         payload = ModulatorSignalPayload(
-            target_kind="channel", target_id="somatic", intent="set_inhibition",
+            target_kind="channel", target_id=target, intent="set_inhibition",
             inhibition=inhibition,
         )  # fmt: skip
-        address = topics.modulator_signal("room", "kitchen", "channel", "somatic")
+        address = topics.modulator_signal("room", "kitchen", "channel", target)
         await self._send(self.modulator, "mod", ModulatorSignal, address, payload, ttl_ms)
 
     async def decides(self, *decisions: str) -> bool:
@@ -91,9 +95,9 @@ class Scene:
         await within(lambda: len(self.seen["route_decision"]) > before)
         return self.seen["route_decision"][-1].payload.decision in decisions
 
-    def gate(self) -> Any:
-        """The newest gate of the kitchen's somatic channel."""
-        gates = [m for m in self.seen["gate_state"] if m.payload.target_id == "somatic"]
+    def gate(self, target: str = "somatic") -> Any:
+        """The newest gate of one of the kitchen's channels."""
+        gates = [m for m in self.seen["gate_state"] if m.payload.target_id == target]
         return gates[-1] if gates else None
 
     async def _send(
@@ -200,4 +204,25 @@ async def test_a_standby_takes_over_and_goes_on_with_what_was_proposed(scene: Sc
         await within(lambda: scene.gate().payload.set_by != holder)
         assert scene.gate().payload.epoch > epoch
         assert scene.gate().payload.inhibition == 1
+        await within(lambda: scene.decides("drop"))
+
+
+@pytest.mark.timeout(60)  # a service to start twice on a busy machine
+@pytest.mark.req("S2-42", "S2-69")
+async def test_a_lone_gatekeeper_that_is_killed_knows_again_what_was_proposed(
+    scene: Scene,
+) -> None:
+    async with gatekeeper(scene.house, "gatekeeper") as process:
+        await scene.suppress(1)
+        await within(lambda: scene.gate() is not None and scene.gate().payload.inhibition == 1)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    before = scene.gate().payload.epoch
+    # Said to nobody: it waits at the broker for whom it is meant.
+    await scene.suppress(0.9, target="auditory")
+    async with gatekeeper(scene.house, "gatekeeper"):
+        await within(lambda: scene.gate().payload.epoch > before)
+        assert scene.gate().payload.inhibition == 1
+        await within(lambda: scene.gate("auditory") is not None)
+        assert scene.gate("auditory").payload.inhibition == 0.9
         await within(lambda: scene.decides("drop"))

@@ -212,7 +212,7 @@ def test_modes_are_settings_too_and_may_let_the_winner_take_all() -> None:
     assert keeper.gates()[selector].payload.mode == "winner_take_all"
     assert keeper.inhibition(selector) == 0.5
     target = ("topic_prefix", "/bs/relay")
-    keeper.step(proposal("boost", 0.2, target=target), NOW_MS + 100)
+    keeper.step(proposal("boost", 0.2, NOW_MS + 100, target=target), NOW_MS + 100)
     assert keeper.inhibition(selector) == 0.3
     keeper.step(proposal("set_inhibition", 0.9, target=target), NOW_MS + 200)
     assert keeper.inhibition(selector) == 0.9
@@ -239,9 +239,10 @@ def test_standing_gates_have_their_base_and_mode() -> None:
     hall = ("room", "hall", "channel", "auditory")
     assert (keeper.inhibition(hall), keeper.inhibition(EVERYTHING)) == (0.4, 0.1)
     assert keeper.gates()[hall].payload.mode == "winner_take_all"
+    now_ms = NOW_MS + 1_000
     keeper.step(
-        proposal("suppress", 0.2, scope=("room", "hall"), target=("channel", "auditory")),
-        NOW_MS + 1_000,
+        proposal("suppress", 0.2, now_ms, scope=("room", "hall"), target=("channel", "auditory")),
+        now_ms,
     )
     assert keeper.inhibition(hall) == pytest.approx(0.6)
 

@@ -1,7 +1,10 @@
 """The gatekeeper as a service on a real broker, its journal run again."""
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,11 @@ from nervus.thalamus import gatekeeper_service as service
 from nervus.wire import Accepted, Guard, Mint, Packet, Publish, encode, topics
 from nervus.wire.contracts import ModulatorSignal, ModulatorSignalPayload
 from support import DEADLINE_S, House
+
+
+def rejects(file: Path) -> list[Any]:
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute("SELECT part, sent FROM bus_rejects").fetchall()
 
 
 @pytest.mark.timeout(60)  # a broker and a service to start on a busy machine
@@ -49,6 +57,10 @@ async def test_what_modulators_propose_becomes_retained_gates_and_replays_exactl
             now_ms = time.time_ns() // 1_000_000
             publish = mint.full(ModulatorSignal, address, payload, now_ms, ttl_ms=20_000)
             await modulator.publish(address.topic, encode(publish.message), qos=1)
+        # What it refuses is on its disk before reflect hears of it, if ever.
+        await modulator.publish(address.topic, b"{]", qos=1)
+        gates_file = house.state.data / "gates.db"
+        await within(lambda: rejects(gates_file) == [("gatekeeper", 0)], 15)
         # Whoever comes late is told, too: the gates are retained.
         watcher = Session(
             "watcher", "core", context.session_config("watcher", "core"),

@@ -9,6 +9,7 @@ from typing import Any, Final
 from nervus.thalamus import GatesSettings, Leases
 from nervus.wire import Accepted, Publish, Removed, topics
 from nervus.wire.contracts import GateStatePayload, GlobalModeUpdate, ModulatorSignal
+from nervus.wire.mint import lifetime
 from simulation.checks import Checks, Scope, Target, scope_of, target_of
 from simulation.process import Process, Step
 
@@ -164,7 +165,8 @@ class GatekeeperRules:
         else:
             weight = payload.strength if payload.intent == "suppress" else -payload.strength
             key = (event.message.meta.source, payload.intent)
-            reasons.proposals[key] = weight, now_ms, end_ms
+            made_ms = min(now_ms, lifetime(event.message.meta.__dict__, now_ms)[0])
+            reasons.proposals[key] = weight, made_ms, end_ms
         return selector
 
     def _clear(self, keeper: _Keeper, scope: Scope) -> Iterator[Selector]:

@@ -22,7 +22,7 @@ from simulation.run import run_seed
 
 SEEDS = range(6)
 SECONDS = 20
-SITUATIONS = (5, 2)
+SITUATIONS = (10, 6, 12)
 """Seeds that meet between them whatever is rare."""
 ALWAYS = (
     "role", "life", "accepted", "slower", "inside", "apart", "consulted", "algebra", "no longer",

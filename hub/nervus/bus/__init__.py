@@ -1,6 +1,6 @@
 """The bus: MQTT sessions that acknowledge late, and the one loop that drives a plane's core."""
 
-from nervus.bus import ledger, reject_log
+from nervus.bus import ledger, memory, reject_log
 from nervus.bus.address import DURABLE, BrokerAddress, Filter, Limits, subscriptions
 from nervus.bus.context import Context, Plane, plane_settings
 from nervus.bus.errors import (
@@ -25,7 +25,9 @@ from nervus.bus.journal import (
 )
 from nervus.bus.journal_file import JournalError, JournalRun, Start
 from nervus.bus.journal_settings import JournalSettings
+from nervus.bus.ledger import Ownership, Retained, recorded
 from nervus.bus.machine import Granted, Machine, Origin
+from nervus.bus.memory import Memory
 from nervus.bus.outbox import Outgoing
 from nervus.bus.replay import Replay, Replayed, publishes
 from nervus.bus.session import Delivery, Session, SessionCounters
@@ -35,9 +37,13 @@ from nervus.bus.shell import Core, Shell, ShellCounters
 KEPT = ledger.SCHEMA + reject_log.SCHEMA
 """Version 1 of the tables of a store that is given to a `Shell`."""
 
+REMEMBERED = memory.SCHEMA
+"""Version 1 of the tables of a store that is given to a `Memory`."""
+
 __all__ = [
     "DURABLE",
     "KEPT",
+    "REMEMBERED",
     "BrokerAddress",
     "ClientShapeError",
     "Context",
@@ -52,17 +58,20 @@ __all__ = [
     "JournalSettings",
     "Limits",
     "Machine",
+    "Memory",
     "MessageExpiredError",
     "MessageShedError",
     "OfferTimeoutError",
     "Origin",
     "Outgoing",
+    "Ownership",
     "Plane",
     "PublishDeniedError",
     "PublishError",
     "PublishTimeoutError",
     "Replay",
     "Replayed",
+    "Retained",
     "Session",
     "SessionCounters",
     "Shard",
@@ -78,6 +87,7 @@ __all__ = [
     "output_line",
     "plane_settings",
     "publishes",
+    "recorded",
     "recording",
     "subscriptions",
 ]

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Final, Literal, Never, Self
@@ -71,6 +71,22 @@ class Retained:
 Post = Callable[[Retained, Callable[[PublishError | None], None]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Of states that one of several parts may retain at a time, as whoever holds a lease.
+
+    Args:
+        group: Whose states they are together; what one leaves behind the next takes up.
+        owns: Whether the state of a topic is ours now, as far as we know.
+        lost: Which of these topics are another's; asked within the transaction that would write
+            them, so that a part that stood still for too long writes nothing.
+    """
+
+    group: str
+    owns: Callable[[str], bool]
+    lost: Callable[[sqlite3.Connection, Collection[str]], Collection[str]]
+
+
 class Ledger:
     """What one part retains, in its own store, written before it is published.
 
@@ -83,14 +99,23 @@ class Ledger:
         part: Whose states; several parts may share a store.
         post: Retains or erases one state at its broker and tells how it went.
         clock: Unix milliseconds.
+        ownership: Which states are ours, where several parts take turns; without it all are.
     """
 
     limit: ClassVar[int] = 16_384
     """Topics; a state beyond them is refused, for nobody could erase it."""
 
-    def __init__(self, store: Store, part: str, post: Post, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        part: str,
+        post: Post,
+        clock: Callable[[], int],
+        ownership: Ownership | None = None,
+    ) -> None:
         self._store = store
-        self._part = part
+        self._ownership = ownership or Ownership(part, lambda _: True, lambda *_: ())
+        self._part = self._ownership.group
         self._post = post
         self._clock = clock
         self._rows: dict[Key, Retained] = {}
@@ -110,22 +135,39 @@ class Ledger:
         """Whether there is room to record this state."""
         return state.key in self._rows or len(self._rows) < self.limit
 
-    async def record(self, states: Sequence[Retained]) -> None:
+    def adopt(self, rows: Sequence[Retained]) -> None:
+        """Take over what another of the group left behind."""
+        self._rows |= {row.key: row for row in rows}
+
+    async def record(self, states: Sequence[Retained]) -> Collection[str]:
         """Make states durable; only then may they be published.
+
+        Returns:
+            Topics of those that are another's by now: not recorded, and not to be published.
 
         Raises:
             StoreError: They are not recorded.
         """
+        topics = {each.topic for each in states}
+
+        def write(connection: sqlite3.Connection) -> Collection[str]:
+            lost = self._ownership.lost(connection, topics)
+            connection.executemany(_UPSERT, [row for row in rows if row[2] not in lost])
+            return lost
+
         rows = [
             (self._part, each.broker, each.topic, each.payload, each.priority, each.expires_ms)
             for each in states
         ]
-        await self._store.write(lambda connection: connection.executemany(_UPSERT, rows) and None)
-        self._rows |= {each.key: each for each in states}
+        lost = await self._store.write(write)
+        self._rows |= {each.key: each for each in states if each.topic not in lost}
+        return lost
 
     def connected(self, broker: Broker, now_ms: int) -> None:
         """Publish on a broker just connected to what is alive, and erase the rest."""
         for row in [row for row in self._rows.values() if row.broker == broker]:
+            if not self._ownership.owns(row.topic):
+                continue
             if row.is_gone(now_ms):
                 self._erase(row)
             else:
@@ -137,8 +179,13 @@ class Ledger:
             return
         self._look_due_ms = now_ms + LOOK_MS
         for row in list(self._rows.values()):
-            if row.expires_ms is not None and row.expires_ms <= now_ms:
+            if row.expires_ms is None or row.expires_ms > now_ms:
+                continue
+            if self._ownership.owns(row.topic):
                 self._erase(row)
+            else:
+                # The broker lets it go by itself; whoever owns the topic may have another there.
+                self._erased.put_nowait(row.key)
 
     async def run(self) -> Never:
         """Forget, until cancelled, what brokers have confirmed to be erased."""
@@ -164,7 +211,12 @@ class Ledger:
             self._erased.put_nowait(key)
 
     def _read(self, connection: sqlite3.Connection) -> list[Retained]:
-        return [Retained(*row) for row in connection.execute(_SELECT, (self._part,))]
+        return recorded(connection, self._part)
+
+
+def recorded(connection: sqlite3.Connection, group: str) -> list[Retained]:
+    """Return what a part, or a group of them, has recorded."""
+    return [Retained(*row) for row in connection.execute(_SELECT, (group,))]
 
 
 _UPSERT: Final = (

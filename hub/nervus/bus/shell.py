@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, Never, Protocol
@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Final, Never, Protocol
 from nervus.bus.errors import ClockSetBackError, OfferTimeoutError, PublishDeniedError, PublishError
 from nervus.bus.failure import first_failure
 from nervus.bus.journal import Journal
-from nervus.bus.ledger import Ledger, Retained
+from nervus.bus.ledger import Ledger, Ownership, Retained
+from nervus.bus.memory import Memory
 from nervus.bus.outbox import Done, Outgoing
 from nervus.bus.reject_log import RejectLog
 from nervus.bus.session import Delivery, OnTrouble, Session
 from nervus.store import Store
-from nervus.wire import Connected, Guard, Packet, Publish, Rejected, RejectLane, denied
+from nervus.wire import Accepted, Connected, Guard, Packet, Publish, Rejected, RejectLane, denied
 from nervus.wire.topic_parser import parse
 
 TICK_MS: Final = 50
@@ -66,7 +67,7 @@ class _Offer:
 class _Batch:
     """What waits for a commit: then it is published, then acknowledged."""
 
-    commit: asyncio.Future[object] | None
+    commit: asyncio.Future[Collection[str]] | None
     publishes: tuple[Publish, ...]
     delivery: Delivery | None
 
@@ -90,6 +91,8 @@ class Shell:
         journal: Records every input, and a digest of what came of it.
         store: Keeps the ledger of retained states and this part's rejects; its schema includes
             `KEPT`. Without one neither survives the process.
+        ownership: Which retained states are ours, where several parts take turns.
+        memory: What it is told and has to know again after a restart.
         clock: Unix milliseconds; may jump, the core's time does not run backwards. Set back by more
             than `CLOCK_BACK_MS` it ends the shell.
     """
@@ -111,6 +114,8 @@ class Shell:
         confirmed: Callable[[Publish], None] | None = None,
         journal: Journal | None = None,
         store: Store | None = None,
+        ownership: Ownership | None = None,
+        memory: Memory | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.counters = ShellCounters()
@@ -121,12 +126,13 @@ class Shell:
         self._commit = commit
         self._confirmed = confirmed
         self._journal = journal
+        self._memory = memory
         self._clock = clock
         self.ledger: Ledger | None = None
         self.reject_log: RejectLog | None = None
         if store is not None:
             part = sessions[0].identity
-            self.ledger = Ledger(store, part, self._retain, self._time)
+            self.ledger = Ledger(store, part, self._retain, self._time, ownership)
             self.reject_log = RejectLog(store, part, partial(self._post, heard=True), self._time)
         self._now_ms = 0
         self._tick_due_ms = 0
@@ -196,6 +202,10 @@ class Shell:
         if self.ledger is not None and self.reject_log is not None:
             await self.ledger.load()
             await self.reject_log.load()
+        if self._memory is not None:
+            now_ms = self._time()
+            for packet in await self._memory.load(now_ms):
+                self._judge(packet, now_ms, None)
 
     async def _tell_ready(self, on_ready: Callable[[], None]) -> None:
         for session in self._sessions.values():
@@ -283,17 +293,26 @@ class Shell:
                 self._step(item.event, now_ms)
 
     def _take_packet(self, delivery: Delivery, now_ms: int) -> None:
-        verdict = self._guard.judge(delivery.packet, now_ms)
+        self._judge(delivery.packet, now_ms, delivery)
+
+    def _judge(self, packet: Packet, now_ms: int, delivery: Delivery | None) -> None:
+        verdict = self._guard.judge(packet, now_ms)
         if self._journal is not None:
             # After what the guard was told for it, before what comes of it.
-            self._journal.packet(now_ms, delivery.packet)
+            self._journal.packet(now_ms, packet)
         if isinstance(verdict, Rejected):
             self._reject(verdict, now_ms)
             # In its turn: it may be the copy of one that is not committed yet.
             self._apply((), now_ms, delivery)
             return
         self.counters.steps += 1
-        self._apply(self._core.step(verdict, now_ms), now_ms, delivery)
+        effects = self._core.step(verdict, now_ms)
+        keeping = None
+        if self._memory is not None and delivery is not None and isinstance(verdict, Accepted):
+            key = self._memory.key(verdict, now_ms)
+            if key is not None:
+                keeping = self._memory.keep(key, packet, now_ms)
+        self._apply(effects, now_ms, delivery, keeping)
 
     def _step(self, event: Any, now_ms: int) -> None:
         if self._journal is not None:
@@ -301,8 +320,14 @@ class Shell:
         self.counters.steps += 1
         self._apply(self._core.step(event, now_ms), now_ms, None)
 
-    def _apply(self, effects: Sequence[Any], now_ms: int, delivery: Delivery | None) -> None:
-        if not effects and not self._committing:
+    def _apply(
+        self,
+        effects: Sequence[Any],
+        now_ms: int,
+        delivery: Delivery | None,
+        keeping: Awaitable[object] | None = None,
+    ) -> None:
+        if not effects and not self._committing and keeping is None:
             # Most packets: taken into a window, and nothing before them waits for its commit.
             if delivery is not None:
                 delivery.acknowledge()
@@ -320,7 +345,7 @@ class Shell:
                 self._reject(effect, now_ms)
             else:
                 durable.append(effect)
-        batch = _Batch(self._start_commit(durable, states), tuple(publishes), delivery)
+        batch = _Batch(self._start_commit(durable, states, keeping), tuple(publishes), delivery)
         if batch.commit is None and not self._committing:
             self._finish(batch)
         elif batch.commit is not None or publishes or delivery is not None:
@@ -340,30 +365,34 @@ class Shell:
         return True
 
     def _start_commit(
-        self, durable: Sequence[Any], states: Sequence[Retained]
-    ) -> asyncio.Future[object] | None:
-        works: list[Awaitable[object]] = []
+        self,
+        durable: Sequence[Any],
+        states: Sequence[Retained],
+        keeping: Awaitable[object] | None,
+    ) -> asyncio.Future[Collection[str]] | None:
+        works = [] if keeping is None else [keeping]
         if durable:
             if self._commit is None:
                 raise TypeError(f"{type(durable[0]).__name__} is an effect that nobody commits")
             self.counters.commits += 1
             works.append(self._commit(durable))
-        if states and self.ledger is not None:
-            works.append(self.ledger.record(states))
-        return asyncio.ensure_future(_all(works)) if works else None
+        record = self.ledger.record(states) if states and self.ledger is not None else None
+        return asyncio.ensure_future(_all(works, record)) if works or record else None
 
     async def _publish_committed(self) -> Never:
         while True:
             batch = await self._uncommitted.get()
-            if batch.commit is not None:
-                await batch.commit
-            self._finish(batch)
+            self._finish(batch, () if batch.commit is None else await batch.commit)
             self._committing -= 1
             self._committed.set()
 
-    def _finish(self, batch: _Batch) -> None:
+    def _finish(self, batch: _Batch, lost: Collection[str] = ()) -> None:
         for publish in batch.publishes:
-            self._post(publish)
+            if publish.address.topic in lost:
+                _LOG.warning("%s: not published, another has taken it over", publish.address.topic)
+                self.counters.unpublished += 1
+            else:
+                self._post(publish)
         if batch.delivery is not None:
             batch.delivery.acknowledge()
 
@@ -451,8 +480,16 @@ class Shell:
         return self._now_ms
 
 
-async def _all(works: Sequence[Awaitable[object]]) -> None:
-    await asyncio.gather(*works)
+async def _all(
+    works: Sequence[Awaitable[object]], record: Awaitable[Collection[str]] | None
+) -> Collection[str]:
+    """Wait for all of it; returns the topics of states that are another's by now."""
+    if record is None:
+        await asyncio.gather(*works)
+        return ()
+    recorded = asyncio.ensure_future(record)
+    await asyncio.gather(recorded, *works)
+    return recorded.result()
 
 
 def _queue_full(packet: Packet) -> Rejected:

@@ -27,6 +27,7 @@ from nervus.wire.contracts import (
     ModulatorSignal,
     ModulatorSignalPayload,
 )
+from nervus.wire.mint import lifetime
 from nervus.wire.model import Contract
 
 Effect = Publish | Rejected | Claim
@@ -181,7 +182,9 @@ class Gatekeeper:
             gate.reasons.override = Override(float(payload.inhibition or 0), end_ms)
         else:
             weight = payload.strength if payload.intent == "suppress" else -payload.strength
-            gate.reasons.proposals[key] = Proposal(weight, now_ms, end_ms)
+            # It fades from when it was made, whenever it came: after a restart it comes again.
+            start_ms = min(now_ms, lifetime(message.meta.__dict__, now_ms)[0])
+            gate.reasons.proposals[key] = Proposal(weight, start_ms, end_ms)
         effects = self._serve(selector, now_ms, message)
         self._due_ms = min(self._due_ms, gate.due_ms)
         return effects

@@ -5,6 +5,7 @@ start, which the broker has cut off by letting the new one in.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Final
 
 from nervus.thalamus.lease import Claim, Lease, Leases, Scope
@@ -33,6 +34,20 @@ def claim(connection: sqlite3.Connection, wanted: Claim) -> Leases:
     """Take what is free and renew what is held, in one transaction of the caller's."""
     connection.execute("DELETE FROM gate_lease WHERE until_ms < ?", (wanted.now_ms - KEPT_MS,))
     return Leases(tuple(_claim_one(connection, wanted, scope) for scope in wanted.scopes))
+
+
+def lost(
+    connection: sqlite3.Connection, holder: str, start: str, scopes: Iterable[Scope]
+) -> set[Scope]:
+    """Which scopes this start of a holder does not hold, whatever it believes."""
+    found = set()
+    for scope in scopes:
+        row = connection.execute(
+            "SELECT holder, start FROM gate_lease WHERE scope_level = ? AND scope = ?", scope
+        ).fetchone()
+        if row != (holder, start):
+            found.add(scope)
+    return found
 
 
 def _claim_one(connection: sqlite3.Connection, wanted: Claim, scope: Scope) -> Lease:
