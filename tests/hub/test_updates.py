@@ -258,6 +258,7 @@ def test_an_offer_before_the_restart_finds_it_on_trial(make: Make) -> None:
     ("runs", "before", "state"),
     [
         ("0.3.0", None, "refused"),
+        ("0.2.0", None, "confirmed"),
         ("0.1.0", None, "offered"),
         ("fork-7", None, "offered"),
         ("0.1.0", "install", "confirmed"),
