@@ -306,6 +306,20 @@ def test_what_may_pass_is_tried_again_a_few_times(
     assert world.states(update_id)["b1"] == "failed"
 
 
+def test_a_clock_that_is_set_forward_is_nobody_s_silence(make: Make) -> None:
+    world = make()
+    update_id = world.order(PACK, "b1", "b2", canary=0)
+    world.pass_time()
+    world.step(Voice("b1").report("install", "succeeded"))
+    world.now_ms += 3_600_000
+    world.pass_time(100_000)
+    assert world.states(update_id) == {"b1": "trial", "b2": "offered"}
+    world.pass_time(22_000)
+    assert world.states(update_id) == {"b1": "trial", "b2": "gone_quiet"}
+    world.pass_time(180_000)
+    assert world.states(update_id) == {"b1": "gone_quiet", "b2": "held"}
+
+
 def test_a_download_without_end_is_given_up(make: Make) -> None:
     world, b1 = make(whole_ms=60_000), Voice()
     update_id = world.order(PACK, "b1")
