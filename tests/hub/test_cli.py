@@ -212,6 +212,14 @@ def test_doctor_sees_exposed_keys(house: House) -> None:
     assert nervus("doctor", "--state", str(house.state.path)).returncode == 1
 
 
+def test_doctor_sees_an_exposed_key_of_updates(house: House) -> None:
+    assert nervus("update", "key", "--state", str(house.state.path)).returncode == 0
+    assert verdicts(examine(house.state.path))["permissions"] is Verdict.OK
+    house.state.update_key.chmod(0o640)
+    finding = next(f for f in examine(house.state.path) if f.what == "permissions")
+    assert (finding.verdict, "update-key.pem" in finding.found) == (Verdict.FAILURE, True)
+
+
 def test_doctor_sees_a_taken_port(house: House) -> None:
     with socket.create_server(("127.0.0.1", house.settings.brokers.spinal.port)):
         found = verdicts(examine(house.state.path))

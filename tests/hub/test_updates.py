@@ -258,6 +258,7 @@ def test_an_offer_before_the_restart_finds_it_on_trial(make: Make) -> None:
     ("runs", "before", "state"),
     [
         ("0.3.0", None, "refused"),
+        ("0.2.0", None, "confirmed"),
         ("0.1.0", None, "offered"),
         ("fork-7", None, "offered"),
         ("0.1.0", "install", "confirmed"),
@@ -303,6 +304,20 @@ def test_what_may_pass_is_tried_again_a_few_times(
     assert offers(world) == 3
     world.step(b1.report(stage, "failed", code, passes=True))
     assert world.states(update_id)["b1"] == "failed"
+
+
+def test_a_clock_that_is_set_forward_is_nobody_s_silence(make: Make) -> None:
+    world = make()
+    update_id = world.order(PACK, "b1", "b2", canary=0)
+    world.pass_time()
+    world.step(Voice("b1").report("install", "succeeded"))
+    world.now_ms += 3_600_000
+    world.pass_time(100_000)
+    assert world.states(update_id) == {"b1": "trial", "b2": "offered"}
+    world.pass_time(22_000)
+    assert world.states(update_id) == {"b1": "trial", "b2": "gone_quiet"}
+    world.pass_time(180_000)
+    assert world.states(update_id) == {"b1": "gone_quiet", "b2": "held"}
 
 
 def test_a_download_without_end_is_given_up(make: Make) -> None:

@@ -147,7 +147,7 @@ def test_services_can_have_a_process_each(start: Callable[..., Up]) -> None:
         "history",
         "api",
     ]
-    assert len({child["pid"] for child in children.values()}) == 10
+    assert len({child["pid"] for child in children.values()}) == 11
 
 
 def test_a_running_system_answers_status_doctor_and_new_identities(

@@ -116,9 +116,10 @@ def _user() -> Finding:
 
 
 def _permissions(state: StateFolder) -> Iterator[Finding]:
+    keys = (state.ca / "key.pem", state.update_key, *state.identities.glob("*/key.*"))
     exposed = [
         path
-        for path in (state.path, state.ca / "key.pem", *state.identities.glob("*/key.*"))
+        for path in (state.path, *keys)
         if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077
     ]
     if exposed:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from nervus.updates.chunks import ChunkPace, NoChunkError, chunk_of
@@ -27,6 +27,7 @@ from nervus.updates.record import (
 )
 from nervus.updates.reports import Meaning, meaning
 from nervus.updates.settings import UpdatesSettings
+from nervus.updates.timing import Timings
 from nervus.wire import Accepted, Mint, Publish, Rejected, refuse, topics
 from nervus.wire.contracts import Chunk, UpdateOffer
 from nervus.wire.encodings import CBOR, encode
@@ -38,18 +39,6 @@ OFFER_EVERY_MS: Final = 1_000
 
 KEEP_EVERY_MS: Final = 1_000
 """Least time between two writes of how many bytes a board has."""
-
-
-@dataclass(slots=True)
-class _Timing:
-    """Of a board at work. Times are unix milliseconds."""
-
-    heard_ms: int
-    next_ms: int
-    pause_ms: int
-    offered_ms: int = 0
-    kept_ms: int = 0
-    failures: int = 0
 
 
 class Updates:
@@ -66,7 +55,7 @@ class Updates:
         self._packs: dict[str, Pack] = {}
         self._boards: dict[str, list[BoardUpdate]] = {}
         self._open: dict[str, BoardUpdate] = {}
-        self._timings: dict[str, _Timing] = {}
+        self._timings = Timings(settings)
         self._pace = ChunkPace(settings.chunks_per_s)
         self._seen: dict[str, Seen] = {}
         self._sessions: dict[str, str] = {}
@@ -89,8 +78,7 @@ class Updates:
             self._boards[board.update_id].append(board)
             if board.state in OPEN:
                 self._open[board.device_id] = board
-            if board.state in AT_WORK:
-                self._timings[board.device_id] = self._timing(self._settled_ms)
+            self._timings.follow(board, board, self._settled_ms)
         self._look = True
         effects: list[Effect] = []
         for update_id in open_ids(stored) - packs.keys():
@@ -110,12 +98,13 @@ class Updates:
 
     def tick(self, now_ms: int) -> list[Effect]:
         """What time demands: offer, offer again, give up, answer what waited, forget."""
+        self._settled_ms += self._timings.clock_jump_ms(now_ms)
         effects: list[Effect] = []
         for request in self._pace.due(now_ms):
             effects += self._serve(request, now_ms)
         if now_ms < self._settled_ms:
             return effects
-        for device_id in list(self._timings):
+        for device_id in self._timings.boards():
             effects += self._overdue(self._open[device_id], now_ms)
         if self._look:
             self._look = False
@@ -230,7 +219,7 @@ class Updates:
                     yield self._offer(quiet, now_ms)
                     continue
                 room -= 1
-                offered = replace(moved(board, "offered", now_ms), began_ms=now_ms)
+                offered = moved(board, "offered", now_ms)
                 yield self._put(offered, now_ms)
                 yield self._asks(offered, now_ms)
 
@@ -325,9 +314,9 @@ class Updates:
         if found.state == board.state:
             self._note(board)
         else:
-            arrived = moved(board, found.state, now_ms, found.code, found.error)
-            effects = self._arrived(arrived, now_ms)
-        self._heard(device_id, now_ms)
+            board = moved(board, found.state, now_ms, found.code, found.error)
+            effects = self._arrived(board, now_ms)
+        self._timings.heard(board, now_ms)
         return effects
 
     def _about(self, device_id: str, version: str) -> BoardUpdate | None:
@@ -374,12 +363,11 @@ class Updates:
     def _put(self, board: BoardUpdate, now_ms: int) -> KeepBoard:
         """Note how far a board is, and begin or end what goes with that."""
         self.counters[board.state] += 1
+        before = self._boards[board.update_id][board.position]
         self._note(board)
+        self._timings.follow(before, board, now_ms)
         if board.state not in AT_WORK:
-            self._timings.pop(board.device_id, None)
             self._pace.forget(board.device_id)
-        elif board.device_id not in self._timings:
-            self._timings[board.device_id] = self._timing(now_ms)
         self._look = True
         return KeepBoard(board)
 
@@ -392,21 +380,10 @@ class Updates:
 
     # Time.
 
-    def _timing(self, now_ms: int) -> _Timing:
-        return _Timing(heard_ms=now_ms, next_ms=now_ms, pause_ms=self._settings.answer_ms)
-
-    def _heard(self, device_id: str, now_ms: int) -> None:
-        timing = self._timings.get(device_id)
-        if timing is not None:
-            on_trial = self._open[device_id].state == "trial"
-            timing.heard_ms, timing.pause_ms = now_ms, self._settings.answer_ms
-            wait_ms = self._settings.probe_ms if on_trial else self._settings.answer_ms
-            timing.next_ms = now_ms + wait_ms
-
     def _overdue(self, board: BoardUpdate, now_ms: int) -> list[Effect]:
         settings, timing = self._settings, self._timings[board.device_id]
         if board.state == "trial":
-            if now_ms >= board.since_ms + settings.trial_ms:
+            if now_ms >= timing.ends_ms:
                 text = "it did not say what became of its trial"
                 quiet = moved(board, "gone_quiet", now_ms, QUIET_ON_TRIAL, text)
                 return self._arrived(quiet, now_ms)
@@ -414,7 +391,7 @@ class Updates:
             seen = self._seen.get(board.device_id)
             text = _OFFLINE if seen and not seen.online else "it does not answer"
             return self._arrived(moved(board, "gone_quiet", now_ms, "quiet", text), now_ms)
-        elif now_ms >= board.began_ms + settings.whole_ms:
+        elif now_ms >= timing.ends_ms:
             text = f"not fetched within {settings.whole_ms // 60_000} minutes"
             return self._arrived(moved(board, "failed", now_ms, "too_slow", text), now_ms)
         if now_ms < timing.next_ms or board.update_id not in self._packs:
@@ -423,11 +400,7 @@ class Updates:
 
     def _asks(self, board: BoardUpdate, now_ms: int) -> Publish:
         """Offer to a board at work, and note when to do so again."""
-        timing = self._timings[board.device_id]
-        timing.offered_ms = now_ms
-        on_trial = board.state == "trial"
-        timing.next_ms = now_ms + (self._settings.probe_ms if on_trial else timing.pause_ms)
-        timing.pause_ms = min(2 * timing.pause_ms, 4 * self._settings.answer_ms)
+        self._timings.offered(board, now_ms)
         return self._offer(board, now_ms)
 
     def _offer(self, board: BoardUpdate, now_ms: int) -> Publish:
@@ -479,10 +452,9 @@ class Updates:
     def _fetches(self, board: BoardUpdate, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []
         if board.state != "pulling":
-            began_ms = board.began_ms if board.state == "offered" else now_ms
-            board = replace(moved(board, "pulling", now_ms), began_ms=began_ms)
+            board = moved(board, "pulling", now_ms)
             effects.append(self._put(board, now_ms))
-        self._heard(board.device_id, now_ms)
+        self._timings.heard(board, now_ms)
         timing = self._timings[board.device_id]
         self._note(board)
         if now_ms >= timing.kept_ms + KEEP_EVERY_MS:

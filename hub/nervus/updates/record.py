@@ -62,7 +62,6 @@ class BoardUpdate:
         position: Its place in the order of the roll-out; those below `Rollout.canary` are first.
         state: How far it is.
         since_ms: Since when, unix milliseconds.
-        began_ms: When it was offered for the first time, or again after it had gone quiet.
         done: Bytes it has fetched, as far as its requests tell.
         total: Bytes of the pack's files.
         code: Why it is in that state, as a code; "" when that needs no reason.
@@ -75,7 +74,6 @@ class BoardUpdate:
     position: int
     state: State
     since_ms: int
-    began_ms: int = 0
     done: int = 0
     total: int = 0
     code: str = ""

@@ -34,7 +34,6 @@ CREATE TABLE boards (
     position INTEGER NOT NULL,
     state TEXT NOT NULL,
     since_ms INTEGER NOT NULL,
-    began_ms INTEGER NOT NULL,
     done INTEGER NOT NULL,
     total INTEGER NOT NULL,
     code TEXT NOT NULL,
