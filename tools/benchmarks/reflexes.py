@@ -25,8 +25,6 @@ ROOM: Final = "kitchen"
 DOORS: Final = 12  # so that no rule comes near its most fires a minute
 _DOOR_PIN: Final = 10
 _LAMP_PIN: Final = 30
-_EDGES: Final = 10_000
-_QUICK_EDGES: Final = 24
 _LEAST_GAP_S: Final = 0.008
 _MOST_GAP_S: Final = 0.012
 _MISSED_S: Final = 1.0
@@ -106,9 +104,8 @@ def identity(hub: House) -> Identity:
     return Identity(folder / "cert.der", folder / "key.der", folder / "ca.der")
 
 
-async def measure(hub: House, quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - as every benchmark
-    """Move inputs and time the outputs, under one condition after the other."""
-    count = _QUICK_EDGES if quick else _EDGES
+async def measure(hub: House, count: int, tell: Callable[[str], None]) -> list[Row]:
+    """Move so many inputs and time the outputs, under one condition after the other."""
     listener = hub.settings.brokers.spinal
     proxy = Proxy(listener.connect_host, listener.port)
     stand = Stand(hub, DEVICE, ROOM)

@@ -69,6 +69,8 @@ class Leaf:
         self._bounds: tuple[Any, Any] = (None, None)
         self._released: tuple[Any, Any] = (None, None)
         self._holds = False
+        self.seen: Any = self
+        """For its rule, which need not ask again; at first no value that there is."""
         self._read_bounds(op, leaf)
         for_ms: int = leaf.get("for_ms", 0)
         if for_ms > LONGEST_MS:
@@ -81,6 +83,11 @@ class Leaf:
             self._stale = True
         if self.is_pulse and self._bounds[0] is not None:
             self._crossing = True
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the same value again may say something else."""
+        return self.is_pulse or self._stale or self._for_ms > 0
 
     def read(self, values: "dict[str, Any]", ticks_ms: int) -> bool | None:
         """Compare the value now."""

@@ -3,8 +3,9 @@
 Keys: device_id, scope_level, scope, broker {host, port, server_name}, identity {cert, key, ca} (DER
 file names on the flash), keepalive_s, ping_s, health_s (how often the board tells how it fares),
 watchdog_ms (a loop that stands still so long restarts the board), update_keys (Ed25519 public keys
-that may sign applications, hexadecimal), encoding (of measurements: json or cbor), sensors [...],
-actuators [...], wifi {ssid, key}.
+that may sign applications, hexadecimal), encoding (of measurements: json or cbor), outbox_flash_kb
+(flash that messages may take during an outage, 0 for none), outbox_flush_s (how much of an outage a
+power cut may cost, at most, where they may), sensors [...], actuators [...], wifi {ssid, key}.
 """
 
 import json
@@ -38,6 +39,8 @@ _NODE: "dict[str, tuple]" = {
     "health_s": ("integer", False, 60, (1, 3600)),
     "watchdog_ms": ("integer", False, 20000, (1000, 600000)),
     "update_keys": ("list", False, [], (0, 4)),
+    "outbox_flash_kb": ("integer", False, 0, (0, 1024)),
+    "outbox_flush_s": ("integer", False, 60, (1, 3600)),
     "sensors": ("list", False, [], (0, 16)),
     "actuators": ("list", False, [], (0, 16)),
 }

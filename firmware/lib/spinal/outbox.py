@@ -22,8 +22,10 @@ class Item:
     """One message: topic, data (bytes), qos, retain, priority, seq.
 
     attempts: how often it was handed to the link; in_flight: sent at QoS 1 and not acknowledged;
-    waited: it was here during an outage and is to be marked.
+    waited: it was here during an outage and is to be marked; spilled: it comes from the flash.
     """
+
+    spilled = False
 
     def __init__(
         self,
@@ -55,9 +57,15 @@ class Outbox:
     A full outbox sheds the oldest message of the lowest priority; nothing is ever shed for
     something less important, and what is in flight is never shed. `dropped` counts what was shed,
     `superseded` retained state that a newer one of the same topic replaced before it left.
+
+    spill: a `spinal.spill.Spill`; during an outage all but retained state goes there before the
+    outbox is full, and comes back first, so that order holds; only what is `control` goes before.
+    `spill_error` says why the flash did not take it: what then does not fit is shed.
     """
 
-    def __init__(self, limit: int, max_bytes: int = 32768, mark: "Any" = None) -> None:
+    def __init__(
+        self, limit: int, max_bytes: int = 32768, mark: "Any" = None, spill: "Any" = None
+    ) -> None:
         self.dropped = 0
         self.superseded = 0
         self._limit = limit
@@ -69,6 +77,10 @@ class Outbox:
         self._bytes = 0
         self._linked = False
         self._drops: list[list[int]] = []
+        self._spill = spill
+        self._to_spill: list[Item] | None = None
+        self._spilled = 0
+        self.spill_error: str | None = None
 
     def __len__(self) -> int:
         return self._count
@@ -95,6 +107,8 @@ class Outbox:
             self._supersede(topic)
         shed = None
         while self._count >= self._limit or self._bytes + item.size() > self._max_bytes:
+            if self._spill_all():
+                continue
             shed = self._least(priority) if item.size() <= self._max_bytes else None
             if shed is None:
                 self._note_drop(item)
@@ -104,11 +118,19 @@ class Outbox:
         waiting.append(item)
         self._count += 1
         self._bytes += item.size()
+        if not self._linked and (
+            2 * self._bytes > self._max_bytes or 2 * self._count > self._limit
+        ):
+            self.begin_spill()
         return shed
 
     def next(self) -> Item | None:
         """Return the Item to send next, None when nothing waits; it stays until `sent`."""
         for priority in PRIORITIES:
+            if self._spill is not None and priority == PRIORITIES[1] and len(self._spill):
+                item = self._from_spill()
+                if item is not None or (self._spill is not None and len(self._spill)):
+                    return item
             waiting = self._waiting[priority]
             if waiting:
                 item = waiting[0]
@@ -124,6 +146,10 @@ class Outbox:
 
     def sent(self, item: Item) -> None:
         """The link took the item: QoS 0 is done, QoS 1 is in flight until `acked`."""
+        if item.spilled:
+            item.in_flight = item.qos > 0
+            self._spill.sent(item)
+            return
         waiting = self._waiting[item.priority]
         if item not in waiting:
             return  # shed after `next`: gone already, and counted
@@ -137,7 +163,10 @@ class Outbox:
 
     def acked(self, item: Item) -> None:
         """The PUBACK of an in-flight item came; one for anything else changes nothing."""
-        if item.in_flight:
+        if item.in_flight and item.spilled:
+            item.in_flight = False
+            self._spill.acked()
+        elif item.in_flight:
             item.in_flight = False
             self._in_flight.remove(item)
             self._count -= 1
@@ -146,6 +175,8 @@ class Outbox:
     def link_lost(self) -> None:
         """Bring in-flight items back, in order; all that waits now has waited through an outage."""
         self._linked = False
+        if self._spill is not None:
+            self._spill.link_lost()
         while self._in_flight:
             item = self._in_flight.pop()
             item.in_flight = False
@@ -157,6 +188,9 @@ class Outbox:
     def link_up(self) -> None:
         """The link is there: what is put from now on is fresh."""
         self._linked = True
+        if self._to_spill is not None:
+            self._to_spill = None
+            self._spill.abandon()
 
     def allow(self, max_bytes: int) -> None:
         """Take so many bytes of the heap from now on; what is here already stays."""
@@ -166,7 +200,7 @@ class Outbox:
         """Shed half of what waits, and take no more until `allow`; whether anything was shed."""
         half = self._bytes // 2
         self._max_bytes = max(_LEAST_BYTES, half)
-        some = False
+        some = self._spill_all()
         while self._bytes > half:
             shed = self._least(PRIORITIES[0])
             if shed is None:
@@ -176,6 +210,42 @@ class Outbox:
             some = True
         return some
 
+    def begin_spill(self) -> None:
+        """Bring what waits to the flash, a message with each `spill_step`."""
+        if self._spill is None or self._linked or self._to_spill is not None:
+            return
+        todo = [each for name in PRIORITIES for each in self._waiting[name] if not each.retain]
+        if todo:
+            self._to_spill = todo
+            self._spilled = 0
+
+    def spill_step(self) -> bool:
+        """Write one message; whether there is more to do."""
+        todo = self._to_spill
+        if todo is None:
+            return False
+        try:
+            item = todo[self._spilled]
+            data = item.data if self._mark is None else self._mark(item.data)
+            full = self._spill.write(item, data)
+            self._spilled += 1
+            if full or self._spilled == len(todo):
+                lost, seqs = self._spill.close()
+                self.dropped += lost
+                for seq in seqs:
+                    self._note_range(seq)
+                for item in todo[: self._spilled]:
+                    if item in self._waiting[item.priority]:
+                        self._forget(item)
+                self._to_spill = todo[self._spilled :] or None
+                self._spilled = 0
+        except OSError as error:
+            # A flash that is full or worn out takes no more until the next boot.
+            self.spill_error = repr(error)
+            self._to_spill = None
+            self._give_up()
+        return self._to_spill is not None
+
     def take_drops(self) -> list[list[int]]:
         """Sequence ranges [[first, last]…] that will never come, since the last call.
 
@@ -184,6 +254,30 @@ class Outbox:
         drops = self._drops
         self._drops = []
         return drops
+
+    def _spill_all(self) -> bool:
+        """Bring all to the flash at once; whether there is more room now."""
+        before = self._bytes
+        self.begin_spill()
+        while self.spill_step():
+            pass
+        return self._bytes < before
+
+    def _from_spill(self) -> Item | None:
+        try:
+            found: Item | None = self._spill.next()
+        except OSError as error:
+            self.spill_error = repr(error)
+            self._give_up()
+            return None
+        return found
+
+    def _give_up(self) -> None:
+        spill, self._spill = self._spill, None
+        try:
+            spill.abandon()
+        except OSError:
+            return  # it cannot be removed either; the next boot reads what is whole of it
 
     def _least(self, priority: str) -> Item | None:
         """The item to shed for one of this priority, None when all others matter more."""

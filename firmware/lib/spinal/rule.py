@@ -46,6 +46,8 @@ class Rule:
     otherwise: "list[dict[str, Any]] | None" = None
     """The steps of "else", None without any."""
     _pulses: "tuple[Any, ...]" = ()
+    _only: "Any" = None
+    """Its one comparison where time has no say in it: the same value again changes nothing."""
 
     def __init__(self, payload: "dict[str, Any]") -> None:
         canonical = dumps(payload, "%.6g")
@@ -73,6 +75,8 @@ class Rule:
             self.cooldown_ms = payload["cooldown_ms"]
         self._condition = compile_condition(payload["when"], leaves)
         self.leaves = tuple(leaves)
+        if self._condition is leaves[0] and not leaves[0].is_timed:
+            self._only = leaves[0]
         pulses = tuple([leaf for leaf in leaves if leaf.is_pulse])
         if pulses:
             self._pulses = pulses
@@ -87,13 +91,13 @@ class Rule:
 
     def judge(self, values: "dict[str, Any]", ticks_ms: int) -> str | None:
         """Whether "then" is to be done now, or the rule has ended: "else"."""
-        # Both timers are let go as soon as they have run out, so that no tick grows old enough to
-        # be mistaken for one that lies ahead.
-        cooling = self._cooling_since
-        if cooling is not None and elapsed(ticks_ms, cooling) >= self.cooldown_ms:
-            self._cooling_since = None
-        if self._recent and elapsed(ticks_ms, self._recent[0]) >= _MINUTE_MS:
-            self._recent.pop(0)
+        timed = self._timed(ticks_ms) if self._recent or self._cooling_since is not None else False
+        only = self._only
+        if only is not None:
+            value = values.get(only.sensor)
+            if value is only.seen and not timed and not self._pending:
+                return None
+            only.seen = value
         state = self._condition.read(values, ticks_ms)
         if state is None:
             return None
@@ -114,6 +118,23 @@ class Rule:
         self._fired = True
         return "then"
 
+    def _timed(self, ticks_ms: int) -> bool:
+        """Let go of timers that have run out; whether one of them did, or the cooldown runs.
+
+        They are let go as soon as they have run out, so that no tick grows old enough to be
+        mistaken for one that lies ahead.
+        """
+        timed = False
+        cooling = self._cooling_since
+        if cooling is not None:
+            timed = True
+            if elapsed(ticks_ms, cooling) >= self.cooldown_ms:
+                self._cooling_since = None
+        if self._recent and elapsed(ticks_ms, self._recent[0]) >= _MINUTE_MS:
+            timed = True
+            self._recent.pop(0)
+        return timed
+
     def within_cap(self, ticks_ms: int) -> bool:
         """Whether one more fire keeps to max_fires_per_min."""
         while self._recent and elapsed(ticks_ms, self._recent[0]) >= _MINUTE_MS:
@@ -132,6 +153,8 @@ class Rule:
     def let_go(self) -> bool:
         """Hold nothing any more; whether it had fired, so that it ends."""
         ended = self._fired
+        if self._only is not None and (ended or self._pending):
+            self._only.seen = self
         self._pending = self._fired = False
         return ended
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from spinal.outbox import Item
     from spinal.reflex import Firing
+    from spinal.spill import Spill
 
 _OUTBOX_MESSAGES = 256
 _OUTBOX_LEAST = 4096
@@ -62,7 +63,10 @@ class Runtime:
         self._envelope = Envelope(
             node["device_id"], self.boot, self._ids, self.clock, node["encoding"]
         )
-        self.outbox = Outbox(_OUTBOX_MESSAGES, _OUTBOX_LEAST, mark=mark_historical)
+        self.outbox = Outbox(
+            _OUTBOX_MESSAGES, _OUTBOX_LEAST, mark=mark_historical, spill=_spill(node)
+        )
+        self._flush_at = self.ticks_ms
         self.outgoing = Outgoing(node, self._envelope, self.outbox)
         actuators = [wiring.declaration(actuator) for actuator in node["actuators"]]
         self.ledger = Ledger(actuators, self.stored("ledger"))
@@ -106,7 +110,7 @@ class Runtime:
         while True:
             began = compat.microseconds()
             self.step()
-            if self.upkeep.turn(compat.microseconds(began)):
+            if self.upkeep.turn(compat.microseconds(began)) or self.outbox.spill_step():
                 continue
             wait = min(self._link.wait_ms(self.ticks_ms), self.ledger.wait_ms(self.ticks_ms))
             wait = min(wait, self._sensor_wait())
@@ -354,8 +358,20 @@ class Runtime:
             self._shed = self.outbox.dropped
             text = "will never come: sequence numbers " + str(gone)
             self.refuse(WireError("queue_full", "queue", text))
+        self._flush()
         # Collecting here, with nothing to do, keeps it out of the way of a reflex.
         gc.collect()
+
+    def _flush(self) -> None:
+        """Bring to the flash what has waited for long; so much of an outage a power cut costs."""
+        if self.linked:
+            self._flush_at = later(self.ticks_ms, self.node["outbox_flush_s"] * _SECOND_MS)
+        elif elapsed(self.ticks_ms, self._flush_at) >= 0:
+            self._flush_at = later(self.ticks_ms, self.node["outbox_flush_s"] * _SECOND_MS)
+            self.outbox.begin_spill()
+        if self.outbox.spill_error is not None:
+            self.log("the flash keeps no messages: " + self.outbox.spill_error, "error")
+            self.outbox.spill_error = None
 
     def _ask_hub(self) -> None:
         if elapsed(self.ticks_ms, self._heard_at) > self._patience_ms:
@@ -397,6 +413,14 @@ class Runtime:
         context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
         server_name = self.node["broker"]["server_name"]
         return lambda host, port: compat.Transport(host, port, context, server_name)
+
+
+def _spill(node: dict) -> "Spill | None":
+    if not node["outbox_flash_kb"]:
+        return None
+    from spinal.spill import Spill  # noqa: PLC0415 - a board without it keeps the heap it takes
+
+    return Spill(".", node["outbox_flash_kb"] * 1024, compat.fsync)
 
 
 def _link_settings(node: dict) -> link.Settings:

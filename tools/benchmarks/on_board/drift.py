@@ -1,8 +1,8 @@
 """Runs on the virtual board's MicroPython: what the board's loop leaves on the heap.
 
 Started as `micropython drift.py CYCLES`, with a control channel; prints the heap in use, collected,
-after each tenth of the cycles, as a JSON list. Inputs move in every cycle, rules fire, messages
-are built, and there is no network.
+after each tenth of the cycles, as a JSON list. An input moves in every eighth cycle, its rule
+fires, messages are built, and there is no network.
 """
 
 import gc
@@ -16,6 +16,7 @@ from spinal.runtime import Runtime
 
 _SENSORS, _ACTUATORS, _PIN = 8, 4, 10
 _PARTS = 10
+_MOVE_EVERY = 8
 
 
 def main() -> None:
@@ -33,7 +34,9 @@ def main() -> None:
     used = []
     for _ in range(_PARTS):
         for turn in range(cycles // _PARTS):
-            channel.pins[_PIN + turn % _SENSORS] = turn // _SENSORS & 1
+            if not turn % _MOVE_EVERY:
+                move = turn // _MOVE_EVERY
+                channel.pins[_PIN + move % _SENSORS] = move // _SENSORS & 1
             board.step()
         gc.collect()
         used.append(gc.mem_alloc())
