@@ -5,7 +5,7 @@ import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from random import Random
 from typing import Any, Final
 
@@ -103,6 +103,7 @@ LIVELY: Final = settings(
 """Channels compete in the hall, sounds of the kitchen are merged, the bath's gate lets all pass."""
 
 
+@cache
 def scope_of(device_id: str) -> str:
     """What a board was granted."""
     return f"room/{('kitchen', 'hall', 'bath')[int(device_id[1:]) % 3]}"
