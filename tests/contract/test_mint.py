@@ -1,5 +1,7 @@
 """Ids and envelopes of the hub's own parts."""
 
+import json
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -7,8 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.vectors import NOW_MS, VALID
-from nervus.wire import Mint, encode, timestamp, topics, unix_ms
+from nervus.wire import (
+    Accepted,
+    Address,
+    Guard,
+    Mint,
+    Packet,
+    Publish,
+    encode,
+    timestamp,
+    topics,
+    unix_ms,
+)
 from nervus.wire.contracts import CONTRACTS, ActionProgress, ActionProgressPayload
+from nervus.wire.encodings import CBOR, PROTOBUF
+from nervus.wire.encodings import encode as encode_as
 from nervus.wire.ids import MessageIds
 
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -90,3 +105,98 @@ def test_a_count_that_runs_over_draws_anew() -> None:
     first = ids.next(NOW_MS)
     ids._count = 2**20 - 1
     assert ids.next(NOW_MS)[:22] != first[:22]
+
+
+def around(
+    payload: bytes, address: Address, source: str = "relay", **how: Any
+) -> tuple[Publish, Mint]:
+    mint = Mint(source, "thalamus", seed=3, boot=7)
+    how = {"ttl_ms": 5_000, "priority": "normal"} | how
+    return mint.around(payload, address, NOW_MS, **how), mint
+
+
+LEVELS = st.text(min_size=1, max_size=7).filter(lambda text: text.isprintable())
+
+
+@given(source=LEVELS, scope=LEVELS, principal=LEVELS, historical=st.sampled_from([None, True]))
+def test_an_envelope_around_a_payload_is_what_the_contract_writes(
+    *, source: str, scope: str, principal: str, historical: bool | None
+) -> None:
+    cause = CONTRACTS["RelayBundle"].model_validate(VALID["RelayBundle"][1])
+    meta = cause.meta.model_copy(update={"principal": principal})
+    address = topics.gated_relay("room", scope, "somatic")
+    written, _ = around(encode(cause.payload), address, source, cause=meta, historical=historical)
+    # Made of its bytes, and they are the ones that its model gives: the same fields in that order.
+    assert encode(written.message) == written.data
+    said = written.message.meta
+    assert (said.source, said.scope, said.principal) == (source, scope, principal)
+    assert (said.trace_id, said.parent_id) == (meta.trace_id, meta.message_id)
+    assert written.message.payload == cause.payload
+    packet = Packet("core", address.topic, written.data)
+    verdict = Guard([topics.GATED_RELAY]).judge(packet, NOW_MS)
+    assert isinstance(verdict, Accepted), verdict
+    assert verdict.left_ms == written.expiry_ms == 5_000
+
+
+@pytest.mark.parametrize(("priority", "qos"), [("normal", 0), ("critical", 1)])
+def test_an_envelope_without_a_cause_begins_a_trace_of_its_own(priority: str, qos: int) -> None:
+    payload = encode(CONTRACTS["RelayBundle"].model_validate(VALID["RelayBundle"][1]).payload)
+    address = topics.relay_bundle("room", "hall", "somatic")
+    publish, mint = around(payload, address, priority=priority)
+    meta = publish.message.meta
+    assert meta.principal == "relay"
+    assert meta.parent_id is None
+    assert (publish.qos, meta.priority) == (qos, priority)
+    again = mint.around(
+        payload, address, NOW_MS, ttl_ms=1, priority="normal", trace_id=meta.trace_id
+    )
+    assert again.message.meta.trace_id == meta.trace_id
+    assert again != publish
+    assert publish == Publish(address, publish.message, publish.expiry_ms)
+    assert publish != "something else"
+
+
+def test_forms_are_forgotten_before_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nervus.wire.mint._FORM_LIMIT", 2)
+    payload = encode(CONTRACTS["RelayBundle"].model_validate(VALID["RelayBundle"][1]).payload)
+    _, mint = around(payload, topics.gated_relay("room", "r0", "somatic"))
+    for number in range(5):
+        address = topics.gated_relay("room", f"r{number}", "somatic")
+        publish = mint.around(payload, address, NOW_MS, ttl_ms=1, priority="normal")
+        assert publish.message.meta.scope == f"r{number}"
+        assert len(mint._forms) <= 2
+
+
+def accepted(data: bytes) -> Accepted:
+    topic = topics.gated_relay("room", "kitchen", "somatic").topic
+    verdict = Guard([topics.GATED_RELAY]).judge(Packet("core", topic, data), NOW_MS)
+    assert isinstance(verdict, Accepted), verdict
+    return verdict
+
+
+def test_a_payload_is_cut_out_of_what_came_or_written_anew() -> None:
+    message = json.loads(json.dumps(VALID["RelayBundle"][1]))
+    message["meta"]["scope"] = "kitchen"
+    plain = json.dumps(message, separators=(",", ":"))
+    payload = plain[plain.index('"payload":') + len('"payload":') : -1]
+    assert accepted(plain.encode()).payload_json.decode() == payload
+    wanted = json.loads(payload)
+    # What looks like the beginning of a payload, in a text: there it is escaped.
+    message["meta"]["auth"] = '},"payload":{"channel":"x"}'
+    assert json.loads(accepted(json.dumps(message).encode()).payload_json) == wanted
+    hidden = json.dumps(message, separators=(",", ":")).encode()
+    assert accepted(hidden).payload_json.decode() == payload
+    # As a name within an object.
+    message["meta"]["ext"] = {"a": 1, "payload": "x"}
+    named = json.dumps(message, separators=(",", ":")).encode()
+    assert accepted(named).payload_json.decode() == payload
+    del message["meta"]["ext"]
+    # Before its metadata, with blanks, in another encoding.
+    turned = {"payload": message["payload"], "meta": message["meta"]}
+    for data in (json.dumps(turned).encode(), plain.replace('{"meta"', '{ "meta"').encode()):
+        assert json.loads(accepted(data).payload_json) == wanted
+    typed = CONTRACTS["RelayBundle"].model_validate(json.loads(plain))
+    for kind in (CBOR, PROTOBUF):
+        assert json.loads(accepted(encode_as(typed, kind)).payload_json) == wanted
+    errors = plain[:-1] + ',"errors":[{"code":"x","message":"y","kind":"terminal"}]}'
+    assert json.loads(accepted(errors.encode()).payload_json) == wanted

@@ -1,6 +1,5 @@
 """Brainstem: alert and arousal, modes and parameters."""
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -181,7 +180,8 @@ def test_somebody_elses_alert_is_not_taken_up() -> None:
     core = brainstem()
     (echo, *_) = [e for e in core.step(trigger(), NOW_MS) if e.address.spec is topics.GLOBAL_ALERT]
     meta = echo.message.meta.model_copy(update={"source": "intruder"})
-    forged = replace(echo, message=echo.message.model_copy(update={"meta": meta}))
+    message = echo.message.model_copy(update={"meta": meta})
+    forged = Publish(echo.address, message, echo.expiry_ms, echo.broker)
     other = brainstem(seed=3)
     assert other.step(judged(forged, NOW_MS), NOW_MS) == []
     assert passed(other, NOW_MS, NOW_MS + 5_000) == []

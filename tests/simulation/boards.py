@@ -5,7 +5,6 @@ from random import Random
 from typing import Final, NamedTuple
 
 from nervus.wire import topics
-from nervus.wire.ids import ulid_text
 
 _PERIODS: Final = {
     "temperature": 1_000, "humidity": 1_000, "illuminance": 500, "motion": 500,
@@ -85,10 +84,10 @@ class Board:
                 self._synced_ms, self._offset_ms = now_ms, offset_ms
             t_ms = now_ms + self._offset_ms
         seq = self._seq = self._seq + 1
-        # Unique by time, boot, board and number.
-        unique = (now_ms << 12 | self._boot & 0xFFF) << 32 | self._number << 20 | seq & 0xFFFFF
+        # Unique by time, board, boot and number; digits are letters of a ULID.
+        unique = f"0{now_ms:013}{self._number:04}{self._boot % 1_000:03}{seq % 100_000:05}"
         text = self._texts[sensor] % (
-            ulid_text(unique), self._boot, seq, t_ms, ',"priority":"critical"' if urgent else "",
+            unique, self._boot, seq, t_ms, ',"priority":"critical"' if urgent else "",
             value, ',"quality":"bad"' if random.random() < _BAD else "",
         )  # fmt: skip
         return Sample(self._topics[sensor], text.encode(), urgent)

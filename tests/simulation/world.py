@@ -5,7 +5,7 @@ import sqlite3
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from random import Random
 from typing import Any, Final
 
@@ -103,6 +103,7 @@ LIVELY: Final = settings(
 """Channels compete in the hall, sounds of the kitchen are merged, the bath's gate lets all pass."""
 
 
+@cache
 def scope_of(device_id: str) -> str:
     """What a board was granted."""
     return f"room/{('kitchen', 'hall', 'bath')[int(device_id[1:]) % 3]}"
@@ -152,6 +153,7 @@ class World:
             for taken in process.takes:
                 self._takers[taken].append(process)
         self._retained: dict[tuple[str, str], tuple[Packet, int]] = {}
+        self._asked: dict[str, list[Claim]] = defaultdict(list)
         self._store = sqlite3.connect(":memory:", isolation_level=None)
         self._store.executescript(SCHEMA)
         self._at(START_MS, self._begin)
@@ -298,17 +300,16 @@ class World:
         if self._chance(faults.stall):
             took_ms = self.random.randrange(faults.stall_ms)
         at_ms = process.committed_ms = max(self.true_ms + took_ms, process.committed_ms)
+        self._asked[process.name] += claims
         self._at(at_ms, self._answer, process, process.incarnation, claims)
 
     def _answer(self, process: Process, incarnation: int, claims: Sequence[Claim]) -> None:
-        alive = process.alive and process.incarnation == incarnation
+        if not process.alive or process.incarnation != incarnation:
+            return
         for wanted in claims:
-            if alive:
-                leases: Leases = claim(self._store, wanted)
-                self._happened(process.offer(leases, self.clock_ms))
-            elif self._chance(0.5):
-                # Killed before it was told: it may have been written all the same.
-                claim(self._store, wanted)
+            self._asked[process.name].remove(wanted)
+            leases: Leases = claim(self._store, wanted)
+            self._happened(process.offer(leases, self.clock_ms))
 
     def _start(self, process: Process) -> None:
         if process.alive:
@@ -331,6 +332,10 @@ class World:
     def _end(self, process: Process) -> None:
         self.crashes += 1
         process.kill()
+        for wanted in self._asked.pop(process.name, ()):
+            if self._chance(0.5):
+                # It was written, but nobody lived to be told.
+                claim(self._store, wanted)
         self._at(self.true_ms + self.random.randrange(200, 5_000), self._start, process)
 
     # ---- faults ----

@@ -98,9 +98,8 @@ def _thalamus(count: int) -> Case:
                 if not isinstance(verdict, Accepted):
                     continue
                 for effect in relay.step(verdict, NOW_MS):
-                    if isinstance(effect, Publish):
-                        gated = effect.address.spec is topics.GATED_RELAY
-                        relayed += gated and bool(effect.data)
+                    if isinstance(effect, Publish) and effect.data:
+                        relayed += effect.address.spec is topics.GATED_RELAY
             return relayed
 
         return run

@@ -1,7 +1,6 @@
 """Alert and arousal: the global state that brainstem tells everybody, and the boards."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from nervus.brainstem.agenda import Agenda
@@ -127,7 +126,7 @@ class Broadcaster:
             GlobalBroadcast, address, payload, now_ms,
             expires_at=expires_at, message_id=full.message.meta.message_id,
         )  # fmt: skip
-        effects = [full, replace(compact, broker="spinal")]
+        effects = [full, compact.to("spinal")]
         if kind == "alert" and (cause is not None or state != (said.state if said else "normal")):
             event = topics.global_alert_event(*scope.key)
             # The word itself is what the event follows from.

@@ -1,7 +1,7 @@
 """The core of brainstem: afferents into windows, windows into RelayBundles, patterns and levels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nervus.brainstem.agenda import Agenda
 from nervus.brainstem.broadcast import Broadcaster
@@ -20,6 +20,7 @@ from nervus.wire import (
     Publish,
     Rejected,
     Removed,
+    encode,
     refuse,
     timestamp,
     topics,
@@ -35,7 +36,6 @@ from nervus.wire.contracts import (
     PatternResponse,
     PatternTrigger,
     ReflexFire,
-    RelayBundle,
     RelayBundlePayload,
 )
 
@@ -164,7 +164,7 @@ class Brainstem:
             ParameterUpdate, event.address, payload, now_ms,
             expires_at=meta.expires_at, message_id=meta.message_id,
         )  # fmt: skip
-        return replace(copy, broker="spinal")
+        return copy.to("spinal")
 
     def _removed(self, event: Removed, now_ms: int) -> Sequence[Publish]:
         levels = event.address.levels
@@ -241,9 +241,9 @@ class Brainstem:
             return []
         effects = self._bundles(scope, stream, summary, now_ms)
         if not stream.historical:
-            cause = effects[0].message
+            bundle = effects[0]
             effects += self._broadcaster.excite(scope, summary.salience, now_ms)
-            effects += self._patterns.inspect(scope, summary, cause, now_ms)
+            effects += self._patterns.inspect(scope, summary, bundle, now_ms)
         return effects
 
     def _bundles(
@@ -268,10 +268,9 @@ class Brainstem:
                 confidence=summary.confidence,
                 correlation_id=correlation_id,
             )
-            return self._mint.full(
-                RelayBundle,
+            return self._mint.around(
+                encode(payload),
                 address,
-                payload,
                 now_ms,
                 ttl_ms=scope.settings.bundle_ttl_ms,
                 priority="critical" if summary.critical else "normal",

@@ -111,9 +111,9 @@ class Patterns:
         return len(self._waiting)
 
     def inspect(
-        self, scope: Scope, summary: Summary, cause: Contract, now_ms: int
+        self, scope: Scope, summary: Summary, bundle: Publish, now_ms: int
     ) -> list[Publish]:
-        """Look for patterns in what a scope has just told; at most one request for each."""
+        """Look for patterns in what a scope has just told by `bundle`; one request for each."""
         effects: list[Publish] = []
         for feature, salience in zip(summary.features, summary.saliences, strict=True):
             for condition in self._conditions.get(feature.sensor_type, ()):
@@ -123,7 +123,7 @@ class Patterns:
                         f"{condition.sensor_type} {condition.field}",
                         1.0 if summary.critical else salience,
                         self._patterns[condition.pattern].deadline_ms,
-                        cause,
+                        bundle.message,
                     )
                     effects += self._ask(scope, why, now_ms)
         return effects

@@ -54,7 +54,7 @@ class Retained:
             "core" if publish.on == "core" else "spinal",
             publish.address.topic,
             publish.data,
-            publish.message.meta.priority or "normal",
+            publish.priority,
             expires_ms,
         )
 

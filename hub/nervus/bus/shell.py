@@ -447,7 +447,7 @@ class Shell:
                 publish.data,
                 1 if heard else publish.qos,
                 publish.address.spec.retained,
-                publish.message.meta.priority or "normal",
+                publish.priority,
                 self._expires_ms(publish),
                 partial(self._published, publish, done),
                 heard,

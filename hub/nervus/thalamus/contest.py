@@ -1,7 +1,6 @@
 """Winner takes all: within a scope and window, the most salient channels pass."""
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nervus.thalamus.gate import Verdict
 from nervus.wire import Accepted
@@ -9,8 +8,7 @@ from nervus.wire import Accepted
 ENTRANT_LIMIT: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Entrant:
+class Entrant(NamedTuple):
     """A message that waits for the end of its contest."""
 
     event: Accepted

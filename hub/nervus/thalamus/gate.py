@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 Decision = Literal["pass", "attenuate", "aggregate", "drop"]
 Priority = Literal["control", "critical", "normal", "background"]
@@ -35,8 +35,8 @@ class Gate:
     mode: Mode = "multi"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+# A tuple, since one is made for each driver.
+class Verdict(NamedTuple):
     """What becomes of a message, under which inhibition, and why; `contest`: winner takes all."""
 
     decision: Decision
@@ -59,8 +59,8 @@ def judge(
     where there is one, what it decided is unknown: the rest is aggregated, never suppressed.
     """
     met = tuple(gates)
-    limits = thresholds or Thresholds()
-    inhibition = max((_inhibition(gate) for gate in met), default=0.0)
+    limits = thresholds or _DEFAULT
+    inhibition = max(map(_inhibition, met), default=0.0)
     if priority in ("control", "critical"):
         return Verdict("pass", inhibition, ("critical_bypass",))
     if not met:
@@ -70,6 +70,9 @@ def judge(
     decision = _decide(inhibition, limits)
     contest = any(gate.mode == "winner_take_all" for gate in met) and decision != "drop"
     return Verdict(decision, inhibition, ("gate",), contest)
+
+
+_DEFAULT = Thresholds()
 
 
 def _inhibition(gate: Gate) -> float:

@@ -1,6 +1,8 @@
 """The gate cache: what the gatekeeper last said for each selector, as retained state tells it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from nervus.thalamus.gate import Gate
 from nervus.thalamus.settings import ThalamusSettings
@@ -18,6 +20,16 @@ class _Held:
     expires_ms: int
 
 
+class _Met(NamedTuple):
+    """What a topic meets until the first of it expires, or any gate changes."""
+
+    gates: tuple[Gate, ...]
+    until_ms: int
+
+
+_NEVER: Final = 1 << 62
+
+
 class GateCache:
     """Living gates by selector (scope_level, scope, target_kind, target_id).
 
@@ -33,6 +45,7 @@ class GateCache:
         self._scopes: dict[Scope, dict[Target, _Held]] = {}
         self._epochs: dict[Scope, int] = {}
         self._count = 0
+        self._known: dict[str, _Met] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -47,6 +60,7 @@ class GateCache:
         if message.payload.epoch < epoch:
             reason = f"epoch {message.payload.epoch} was superseded by {epoch}"
             return refuse(event, "expired", "apply", reason)
+        self._known.clear()
         if message.payload.epoch > epoch:
             self._count -= len(self._scopes.pop(scope, ()))
         gates = self._scopes.setdefault(scope, {})
@@ -64,6 +78,7 @@ class GateCache:
         scope, target = _selector(address)
         if self._scopes.get(scope, {}).pop(target, None) is not None:
             self._count -= 1
+            self._known.clear()
 
     def expire(self, now_ms: int) -> None:
         """Forget what has expired."""
@@ -74,26 +89,36 @@ class GateCache:
             if not gates:
                 del self._scopes[scope]
 
-    def met(self, bundle: Accepted, now_ms: int) -> list[Gate]:
+    def met(self, bundle: Accepted, now_ms: int) -> Sequence[Gate]:
         """The living gates a bundle meets: of its channel, nucleus and topic, in every scope."""
-        levels = bundle.address.levels
+        topic = bundle.address.topic
+        known = self._known.get(topic)
+        if known is None or known.until_ms <= now_ms:
+            known = self._known[topic] = self._look_up(bundle.address, now_ms)
+        return known.gates
+
+    def _look_up(self, address: Address, now_ms: int) -> _Met:
+        levels, topic = address.levels, address.topic
         channel = levels["channel"]
         targets = [("channel", channel)]
         if channel in self._nuclei:
             targets.append(("nucleus", self._nuclei[channel]))
-        found = []
+        found: list[_Held] = []
         for scope in self._scopes_above((levels["scope_level"], levels["scope"])):
             gates = self._scopes.get(scope)
             if gates is None:
                 continue
-            held = [gates[target] for target in targets if target in gates]
-            held += [
+            found += [gates[target] for target in targets if target in gates]
+            found += [
                 gate
                 for (kind, prefix), gate in gates.items()
-                if kind == "topic_prefix" and _lies_under(bundle.address.topic, prefix)
+                if kind == "topic_prefix" and _lies_under(topic, prefix)
             ]
-            found += [one.gate for one in held if one.expires_ms > now_ms]
-        return found
+        living = [held for held in found if held.expires_ms > now_ms]
+        if len(self._known) >= self._settings.stream_limit:
+            self._known.clear()
+        until_ms = min((held.expires_ms for held in living), default=_NEVER)
+        return _Met(tuple(held.gate for held in living), until_ms)
 
     def _scopes_above(self, scope: Scope) -> list[Scope]:
         scopes = [scope]

@@ -126,16 +126,17 @@ class RawRelay:
             confidence=_WORTH[event.message.payload.quality or "good"],
         )
         address = topics.relay_bundle(levels["scope_level"], levels["scope"], channel)
-        made = self._mint.full(
+        said = self._mint.full(
             RelayBundle, address, payload, now_ms,
             message_id=meta.message_id, priority=meta.priority or "normal", principal=meta.source,
             ttl_ms=left_ms, historical=meta.historical,
-        ).message  # fmt: skip
+        )  # fmt: skip
+        made = said.message
         # What a RouteDecision refers to is what came.
         head = made.meta.model_copy(update={"source": meta.source, "contract": meta.contract})
         at = Address(event.address.spec, event.address.topic, levels | {"channel": channel})
         message = made.model_copy(update={"meta": head})
-        return event._replace(address=at, message=message, left_ms=left_ms)
+        return event._replace(address=at, message=message, left_ms=left_ms, data=said.data)
 
 
 def _features(event: Accepted) -> list[Feature] | None:

@@ -1,7 +1,7 @@
 """The core of the relay role: driver messages in, what passes the gate out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -20,6 +20,7 @@ from nervus.wire import (
     Publish,
     Rejected,
     Removed,
+    encode,
     refuse,
     topics,
 )
@@ -27,16 +28,22 @@ from nervus.wire.bundles import fit
 from nervus.wire.contracts import (
     Feature,
     GateState,
-    InputRef,
     RelayBundle,
     RelayBundlePayload,
-    RouteDecision,
-    RouteDecisionPayload,
 )
+from nervus.wire.mint import quoted
 
 Effect = Publish | Rejected
 
 _HOUSEKEEPING_MS: Final = 1_000
+_DECISION_MS: Final = 10_000
+_DECISION: Final = (
+    '{"input_ref":{"message_id":"%s","contract":"%s","source_topic":%s,"source":%s},'
+    '"allowed":%s,"decision":"%s","effective_inhibition":%r,"routed_to":[%s],'
+    '"reason_codes":["%s"]}'
+)
+"""The payload of a RouteDecision: as many are made as drivers come."""
+
 _SLACK_MS: Final = 100
 
 
@@ -157,8 +164,8 @@ class Relay:
             if entrant.expires_ms <= now_ms:
                 effects += self._expired(entrant, now_ms)
             elif entrant.channel in winners:
-                won = replace(entrant.verdict, reasons=(*entrant.verdict.reasons, "won"))
-                effects += self._route(replace(entrant, verdict=won), now_ms)
+                won = entrant.verdict._replace(reasons=(*entrant.verdict.reasons, "won"))
+                effects += self._route(entrant._replace(verdict=won), now_ms)
             else:
                 effects += self._refuse(entrant, "outcompeted", now_ms)
         return effects
@@ -202,8 +209,22 @@ class Relay:
         return stream
 
     def _send(self, entrant: Entrant, now_ms: int) -> Sequence[Effect]:
-        message, stream = entrant.event.message, _stream_of(entrant)
-        whole: RelayBundlePayload = message.payload
+        event, stream = entrant.event, _stream_of(entrant)
+        if self._frames.asked(stream):
+            relayed = self._send_parts(entrant, stream, now_ms)
+        else:
+            whole = self._around(entrant, stream, event.payload_json, now_ms)
+            # As it came, in a larger envelope: what came just within its cap may be beyond it.
+            if len(whole.data) <= whole.address.spec.max_bytes:
+                relayed = [whole]
+            else:
+                relayed = self._send_parts(entrant, stream, now_ms)
+        relayed = self._relayed(stream, relayed, now_ms)
+        decision = entrant.verdict.decision
+        return [*relayed, self._decision(entrant, now_ms, allowed=True, decision=decision)]
+
+    def _send_parts(self, entrant: Entrant, stream: StreamName, now_ms: int) -> list[Publish]:
+        whole: RelayBundlePayload = entrant.event.message.payload
 
         def make(features: Sequence[Feature]) -> Publish:
             part = whole
@@ -211,19 +232,21 @@ class Relay:
                 part = whole.model_copy(update={"summary_features": list(features)})
             elif self._frames.asked(stream):
                 part = self._frames.shortened(stream, whole, now_ms)
-            return self._mint.full(
-                RelayBundle,
-                _gated(stream),
-                part,
-                now_ms,
-                cause=message,
-                ttl_ms=entrant.expires_ms - now_ms,
-                historical=message.meta.historical,
-            )
+            return self._around(entrant, stream, encode(part), now_ms)
 
-        relayed = self._relayed(stream, fit(whole.summary_features, make), now_ms)
-        decision = entrant.verdict.decision
-        return [*relayed, self._decision(entrant, now_ms, allowed=True, decision=decision)]
+        return fit(whole.summary_features, make)
+
+    def _around(self, entrant: Entrant, stream: StreamName, payload: bytes, now_ms: int) -> Publish:
+        meta = entrant.event.message.meta
+        return self._mint.around(
+            payload,
+            _gated(stream),
+            now_ms,
+            ttl_ms=entrant.expires_ms - now_ms,
+            priority=meta.priority,
+            cause=meta,
+            historical=meta.historical,
+        )
 
     def _send_merged(self, key: _StreamKey, merged: Merged, now_ms: int) -> Sequence[Publish]:
         stream = (key.scope_level, key.scope, key.channel)
@@ -237,13 +260,14 @@ class Relay:
             payload = merged.summary.payload(some, merged.input_refs)
             if len(some) == len(features) and self._frames.asked(stream):
                 payload = self._frames.shortened(stream, payload, now_ms)
-            return self._mint.full(
-                RelayBundle,
+            meta = merged.cause.meta
+            return self._mint.around(
+                encode(payload),
                 _gated(stream),
-                payload,
                 now_ms,
-                cause=merged.cause,
                 ttl_ms=merged.expires_ms - now_ms,
+                priority=meta.priority,
+                cause=meta,
                 historical=key.historical or None,
             )
 
@@ -278,27 +302,21 @@ class Relay:
     ) -> Publish:
         self.counters.decisions[decision] += 1
         meta, address = entrant.event.message.meta, entrant.event.address
-        stream = _stream_of(entrant)
-        payload = RouteDecisionPayload(
-            input_ref=InputRef(
-                message_id=meta.message_id,
-                contract=meta.contract,
-                source_topic=address.topic,
-                source=meta.source,
-            ),
-            allowed=allowed,
-            decision=decision,
-            effective_inhibition=entrant.verdict.inhibition,
-            routed_to=[_gated(stream).topic] if allowed else [],
-            reason_codes=[*entrant.verdict.reasons, *([reason] if reason else [])],
-        )
-        return self._mint.full(
-            RouteDecision,
-            _route(stream),
-            payload,
+        stream, verdict = _stream_of(entrant), entrant.verdict
+        reasons = verdict.reasons if reason is None else (*verdict.reasons, reason)
+        payload = _DECISION % (
+            meta.message_id, meta.contract, quoted(address.topic), quoted(meta.source),
+            "true" if allowed else "false", decision, verdict.inhibition,
+            quoted(_gated(stream).topic) if allowed else "", '","'.join(reasons),
+        )  # fmt: skip
+        route = _route(stream)
+        return self._mint.around(
+            payload.encode(),
+            route,
             now_ms,
-            cause=entrant.event.message,
+            ttl_ms=route.spec.ttl_ms or _DECISION_MS,
             priority="background",
+            cause=meta,
         )
 
 

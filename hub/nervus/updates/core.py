@@ -447,7 +447,8 @@ class Updates:
         chunk = self._mint.compact(Chunk, topics.chunk(device_id), payload, now_ms)
         self.counters["chunks"] += 1
         # In CBOR its bytes are bytes, which a board takes without a longer text on the way.
-        return [*effects, replace(chunk, encoded=encode(chunk.message, CBOR))]
+        data = encode(chunk.message, CBOR)
+        return [*effects, Publish(chunk.address, chunk.message, chunk.expiry_ms, data=data)]
 
     def _fetches(self, board: BoardUpdate, now_ms: int) -> list[Effect]:
         effects: list[Effect] = []

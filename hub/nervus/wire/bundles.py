@@ -1,11 +1,10 @@
 """Keeping a RelayBundle within its caps: 64 features, and the bytes its topic takes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from nervus.wire.contracts import Feature
-from nervus.wire.effects import Publish, encode
+from nervus.wire.effects import Publish
 
 FEATURE_LIMIT: Final = 64
 
@@ -19,8 +18,7 @@ def fit(features: Sequence[Feature], make: Callable[[Sequence[Feature]], Publish
         publish = make(features)
         if len(features) == 1:
             return [publish]
-        data = encode(publish.message)
-        if len(data) <= publish.address.spec.max_bytes:
-            return [replace(publish, encoded=data)]
+        if len(publish.data) <= publish.address.spec.max_bytes:
+            return [publish]
     half = (len(features) + 1) // 2
     return fit(features[:half], make) + fit(features[half:], make)

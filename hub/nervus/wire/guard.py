@@ -78,7 +78,7 @@ class Guard:
         except Refusal as refusal:
             return _rejected(packet, refusal, meta or refusal.meta)
         # As Accepted(…), without the Python function that a named tuple's constructor is.
-        return _new(Accepted, (way.address, message, broker, now_ms, left_ms))
+        return _new(Accepted, (way.address, message, broker, now_ms, left_ms, data))
 
     def _identify(self, way: Route, source: str) -> None:
         if source != way.source:

@@ -1,14 +1,19 @@
 """Makes messages for one source, deterministically: ids from (now, seed, counter)."""
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from nervus.wire.contracts import CompactMeta, FullMeta
-from nervus.wire.effects import Publish
+from nervus.wire.effects import Priority, Publish
 from nervus.wire.ids import MessageIds
 from nervus.wire.model import Contract, Model
 from nervus.wire.times import timestamp, unix_ms
 from nervus.wire.topic import Address
+
+_FORM_LIMIT: Final = 4_096
+"""Topics for which a form is kept; beyond it they are made anew."""
 
 
 class Mint:
@@ -24,6 +29,8 @@ class Mint:
         self._boot = boot
         self._seq = 0
         self._ids = MessageIds(seed)
+        self._quoted = quoted(source)
+        self._forms: dict[str, str] = {}
 
     def id(self, now_ms: int) -> str:
         """A fresh ULID for an action, a trace or a decision."""
@@ -63,6 +70,58 @@ class Mint:
             fields |= {"parent_id": before.message_id, "parent_span_id": before.span_id}
         return self._publish(kind, FullMeta, address, payload, now_ms, fields | meta)
 
+    def around(
+        self,
+        payload: bytes,
+        address: Address,
+        now_ms: int,
+        *,
+        ttl_ms: int,
+        priority: Priority,
+        cause: FullMeta | None = None,
+        trace_id: str | None = None,
+        historical: bool | None = None,
+    ) -> Publish:
+        """A message of the full profile around a payload that is JSON already.
+
+        As `full`, ten times as fast: nothing is validated, so the payload has to be one that a
+        guard let through, or written by somebody who knows its contract.
+        """
+        tail = ""
+        if historical is not None:
+            tail = f',"historical":{"true" if historical else "false"}'
+        trace, principal = trace_id, self._quoted
+        if cause is not None:
+            trace, principal = cause.trace_id, quoted(cause.principal)
+            tail += f',"parent_span_id":"{cause.span_id}","parent_id":"{cause.message_id}"'
+        ids = self._ids
+        values = (
+            ids.next(now_ms), timestamp(now_ms), priority, trace or ids.next(now_ms), ids.span(),
+            principal, ttl_ms, tail,
+        )  # fmt: skip
+        form = self._forms.get(address.topic) or self._form(address)
+        data = b"%b%b}" % ((form % values).encode(), payload)
+        return Publish(address, None, ttl_ms, data=data, priority=priority)
+
+    def _form(self, address: Address) -> str:
+        """What stands around a payload on one topic, in the order of the contract's fields."""
+        spec, levels = address.spec, address.levels
+        level = levels.get("scope_level", "device")
+        scope = levels.get("scope") or levels["device_id"]
+        source, place = (text.replace("%", "%%") for text in (self._quoted, quoted(scope)))
+        form = (
+            '{"meta":{"message_id":"%s","schema_version":"v1",'
+            f'"contract":"{spec.contract}","message_type":"{spec.contract}","source":{source},'
+            f'"produced_at":"%s","origin_plane":"{self._plane}",'
+            f'"scope_level":"{level}","scope":{place},'
+            '"content_type":"application/json","content_encoding":"identity",'
+            '"priority":"%s","trace_id":"%s","span_id":"%s","principal":%s,"ttl_ms":%d%s},"payload":'
+        )
+        if len(self._forms) >= _FORM_LIMIT:
+            self._forms.clear()
+        self._forms[address.topic] = form
+        return form
+
     def compact(
         self, kind: type[Contract], address: Address, payload: Model, now_ms: int, **meta: Any
     ) -> Publish:
@@ -94,6 +153,13 @@ class Mint:
             **meta,
         )
         return Publish(address, kind(meta=head, payload=payload), expiry_ms(head, now_ms))
+
+
+# Identities and topics come again and again.
+@lru_cache(maxsize=4_096)
+def quoted(text: str) -> str:
+    """A text as JSON."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def expiry_ms(meta: CompactMeta | FullMeta, now_ms: int) -> int | None:

@@ -86,5 +86,4 @@ class RejectLane:
             count=count,
             window_ms=window_ms,
         )
-        publish = self._mint.full(RejectEvent, address, payload, now_ms)
-        return Publish(address, publish.message, publish.expiry_ms, broker="core")
+        return self._mint.full(RejectEvent, address, payload, now_ms).to("core")

@@ -7,10 +7,13 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from nervus.wire.contracts import ReasonCode, RejectStage
+from nervus.wire.effects import encode
 from nervus.wire.model import Contract
 from nervus.wire.topic import Address
 
 SAMPLE_BYTES = 256
+_META_FIRST = b'{"meta":{'
+_PAYLOAD = b'},"payload":{'
 
 Broker = Literal["spinal", "core"]
 
@@ -26,13 +29,32 @@ class Packet(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """A message that passed; `left_ms` is what is left of its life, None when it has no end."""
+    """A message that passed; `left_ms` is what is left of its life, None when it has no end.
+
+    `data` is as it came, in whichever encoding.
+    """
 
     address: Address
     message: Contract
     broker: Broker
     received_ms: int
     left_ms: int | None
+    data: bytes
+
+    @property
+    def payload_json(self) -> bytes:
+        """The payload as JSON: cut out of what came where that is possible, else written anew.
+
+        A quotation mark within a text is escaped, so what is looked for is the end of an object and
+        a key; nothing in meta holds an object under a key of its choice, and only `errors` may come
+        after the payload.
+        """
+        data, message = self.data, self.message
+        if message.errors is None and data.startswith(_META_FIRST):
+            at = data.find(_PAYLOAD)
+            if at > 0 and data.endswith(b"}"):
+                return data[at + len(_PAYLOAD) - 1 : -1]
+        return encode(message.payload)
 
 
 class Removed(NamedTuple):
