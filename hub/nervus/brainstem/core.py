@@ -1,6 +1,6 @@
 """The core of brainstem: afferents into windows, windows into RelayBundles, patterns and levels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nervus.brainstem.agenda import Agenda
@@ -65,12 +65,19 @@ class Brainstem:
 
     All it depends on comes by `step`, `tick`, settings, registries and mint, and effects come in a
     defined order: what was due, by the time it was due; then what the event itself causes.
+    `owns` tells of a scope, as level/name, whether it is this shard's to speak for.
     """
 
-    def __init__(self, settings: BrainstemSettings, mint: Mint) -> None:
+    def __init__(
+        self,
+        settings: BrainstemSettings,
+        mint: Mint,
+        owns: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self.counters = BrainstemCounters()
         self._settings = settings
         self._mint = mint
+        self._owns = owns
         self._scopes: dict[ScopeKey, Scope] = {}
         self._agenda = Agenda()
         self._sources = Sources(settings)
@@ -153,6 +160,10 @@ class Brainstem:
         effects = self._tuning.set_parameters(event, now_ms)
         if effects is None:
             return ()
+        levels = event.address.levels
+        if not self._owns(f"{levels['scope_level']}/{levels['scope']}"):
+            # Its owner tells the boards, or refuses it.
+            return [effect for effect in effects if isinstance(effect, Publish)]
         if any(isinstance(effect, Rejected) for effect in effects):
             return effects
         return [self._copy(event, now_ms), *effects]
@@ -200,7 +211,9 @@ class Brainstem:
             for scope in (self._scopes.values() if key[0] == "house" else ())
             if scope.key != key
         ]
-        own = self._scope({"scope_level": key[0], "scope": key[1]}, now_ms)
+        own = None
+        if self._owns("/".join(key)):
+            own = self._scope({"scope_level": key[0], "scope": key[1]}, now_ms)
         effects: list[Publish] = []
         for scope in [*([own] if own else []), *scopes]:
             effects += self._broadcaster.review(scope.tuned(self._tuning), now_ms)

@@ -306,6 +306,7 @@ def recording(
         boot=began.boot,
         house=began.house,
         copy=began.number,
+        scopes=tuple(tuple(sorted(scopes)) for scopes in began.scopes),
     )
     folder = context.data / "journal" / context.identity(plane)
     with Journal(folder, start, context.journal, events) as journal:
@@ -314,7 +315,8 @@ def recording(
 
 def origin(context: Context) -> Origin:
     """What this start differs by from others."""
-    return Origin(context.seed, context.boot, context.house, context.shard.number)
+    shard = context.shard
+    return Origin(context.seed, context.boot, context.house, shard.number, shard.scopes)
 
 
 @cache

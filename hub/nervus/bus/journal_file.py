@@ -31,7 +31,7 @@ class Start:
 
     `code` is a fingerprint of the program and its registries: another program may answer
     otherwise. `segment` counts from 0; `number` is that of the first input in it. `copy` says which
-    of several of the plane it was.
+    of several of the plane it was, `scopes` what each shard after the first owned.
     """
 
     plane: str
@@ -44,6 +44,7 @@ class Start:
     segment: int = 0
     number: int = 0
     copy: int = 0
+    scopes: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,11 @@ def _record(fields: list[Any]) -> Record:
     return read(rest)
 
 
+def _start(fields: dict[str, Any]) -> Start:
+    scopes = tuple(tuple(names) for names in fields.pop("scopes", ()))
+    return Start(**fields, scopes=scopes)
+
+
 def _packet(fields: list[Any]) -> Packet:
     broker, retain, topic, payload = fields
     data = payload.encode() if isinstance(payload, str) else bytes.fromhex(payload[0])
@@ -212,7 +218,7 @@ def _rejected(fields: list[Any]) -> Rejected:
 
 
 _READ: Final[dict[str, Callable[[list[Any]], Record]]] = {
-    "start": lambda rest: Start(**rest[0]),
+    "start": lambda rest: _start(rest[0]),
     "p": lambda rest: Took(rest[0], rest[1], _packet(rest[2:])),
     "t": lambda rest: Ticked(*rest),
     "e": lambda rest: Happened(*rest),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from nervus.bus.shard import Shard
 from nervus.wire import Guard, RejectLane
 
 Granted = Callable[[str], str | None]
@@ -19,12 +20,19 @@ class Origin:
         boot: When it started, unix seconds.
         house: Scope of what concerns the whole house.
         number: Which of several of its kind; 0 is the first.
+        scopes: What each shard after the first owns, as level/name.
     """
 
     seed: int
     boot: int
     house: str
     number: int = 0
+    scopes: tuple[frozenset[str], ...] = ()
+
+    @property
+    def shard(self) -> Shard:
+        """Which scopes are its own, where several of its kind share the work."""
+        return Shard(self.number, self.scopes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,8 @@ def replay_of(start: Start, changes: Mapping[str, Any] | None = None) -> Replay:
             f"the plane {start.plane!r} cannot be replayed", hint=f"one of {', '.join(PLANES)}"
         )
     settings = _settings(plane, start.settings, changes or {})
-    origin = Origin(start.seed, start.boot, start.house, start.copy)
+    scopes = tuple(frozenset(scopes) for scopes in start.scopes)
+    origin = Origin(start.seed, start.boot, start.house, start.copy, scopes)
     return Replay(lambda granted: plane.build(settings, origin, granted))
 
 
