@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from nervus.brainstem.agenda import Agenda
 from nervus.brainstem.broadcast import Broadcaster
@@ -27,10 +28,12 @@ from nervus.wire import (
 from nervus.wire.bundles import fit
 from nervus.wire.contracts import (
     AfferentSignal,
+    AfferentSignalPayload,
     DeviceStatus,
     Feature,
     GlobalBroadcast,
     GlobalModeUpdate,
+    MediaEvent,
     ParameterUpdate,
     PatternResponse,
     PatternTrigger,
@@ -38,6 +41,7 @@ from nervus.wire.contracts import (
     RelayBundle,
     RelayBundlePayload,
 )
+from nervus.wire.topic import LEVEL_LIMIT
 
 Effect = Publish | Rejected
 
@@ -142,6 +146,8 @@ class Brainstem:
                 return self._tuning.set_mode(event, now_ms)
             case ParameterUpdate():
                 return self._parameters(event, now_ms)
+            case MediaEvent():
+                return self._afferent(_measured(event), now_ms)
             case PatternTrigger() | GlobalBroadcast():
                 return self._of_scope(event, now_ms)
             case other:
@@ -295,3 +301,22 @@ class Brainstem:
         bundles = fit(summary.features, make)
         self.counters.bundles += len(bundles)
         return bundles
+
+
+def _measured(event: Accepted) -> Accepted:
+    """A camera's or microphone's event as a measurement: which events, and how sure it was.
+
+    Its sensor type is `media_KIND`, which the registry gives a channel; nothing of it leads to the
+    stream, which is asked for at the gateway.
+    """
+    seen = event.message.payload
+    payload = AfferentSignalPayload(
+        sensor_type=f"{_MEDIA}{seen.kind}"[:LEVEL_LIMIT],
+        value={"event": seen.event, "confidence": seen.confidence},
+    )
+    return event._replace(
+        message=AfferentSignal.model_construct(meta=event.message.meta, payload=payload)
+    )
+
+
+_MEDIA: Final = "media_"

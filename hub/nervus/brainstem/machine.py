@@ -8,7 +8,7 @@ from nervus.bus import Granted, Machine, Origin, numbered
 from nervus.wire import Guard, Mint, RejectLane, topics
 
 IDENTITY: Final = "brainstem"
-TAKES: Final = (topics.AFFERENT, topics.DEVICE_STATUS, topics.REFLEX_FIRE)
+TAKES: Final = (topics.AFFERENT, topics.MEDIA_EVENT, topics.DEVICE_STATUS, topics.REFLEX_FIRE)
 """From boards, on the spinal broker."""
 
 SHARED_OUT: Final = (
