@@ -84,6 +84,13 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """From here on, inputs are those of this member of a machine that is several."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """What the guard was told of a device's granted scope, when it differs from before."""
 
@@ -116,7 +123,7 @@ class Torn:
 
 
 Input = Took | Ticked | Happened | Refused
-Record = Start | Input | Answered | Sent | Lost | Torn
+Record = Start | Input | Turn | Answered | Sent | Lost | Torn
 
 
 def frame(lines: Iterable[bytes]) -> bytes:
@@ -223,6 +230,7 @@ _READ: Final[dict[str, Callable[[list[Any]], Record]]] = {
     "t": lambda rest: Ticked(*rest),
     "e": lambda rest: Happened(*rest),
     "r": lambda rest: Refused(rest[0], rest[1], _rejected(rest[2:])),
+    "m": lambda rest: Turn(*rest),
     "g": lambda rest: Answered(*rest),
     "o": lambda rest: Sent(*rest),
     "x": lambda rest: Lost(*rest),

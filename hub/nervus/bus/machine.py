@@ -1,8 +1,8 @@
 """The pure part of a plane: what a shell runs live and a replay runs again."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from nervus.bus.shard import Shard
 from nervus.wire import Guard, RejectLane
@@ -35,6 +35,15 @@ class Origin:
         return Shard(self.number, self.scopes)
 
 
+class Handed(Protocol):
+    """An effect of one member of a machine that another is offered as an event."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from others; those of one key say the same."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Guard, core and reject lane of one start: the same inputs give the same outputs.
@@ -45,9 +54,15 @@ class Machine:
         lane: Turns rejects into events; it shares the core's mint.
         events: Types of what is offered to the core besides packets: dataclasses of plain values,
             so that a journal can hold them.
+        members: Of a machine that is several, each in a shell of its own beside the others: by
+            name. One journal holds their inputs in the order in which they were taken.
+        handed: Types of effects of one member that another is offered as events. They have a `key`,
+            by which a replay finds again what it made itself.
     """
 
     core: Any
     guard: Guard
     lane: RejectLane
     events: tuple[type, ...] = ()
+    members: Mapping[str, "Machine"] = field(default_factory=dict)
+    handed: tuple[type[Handed], ...] = ()

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from nervus import brainstem, thalamus
+from nervus import brainstem, policy, thalamus
 from nervus.bus import (
     Granted,
     JournalError,
@@ -56,6 +56,7 @@ PLANES: Final[dict[str, Plane]] = {
         Plane("brainstem", "brainstem", brainstem.BrainstemSettings, brainstem.build),
         Plane("relay", "thalamus", thalamus.ThalamusSettings, thalamus.build),
         Plane("raw", "thalamus", thalamus.RawSettings, thalamus.build_raw),
+        Plane("command", "command", policy.CommandSettings, policy.build),
         Plane("gatekeeper", "thalamus", thalamus.ThalamusSettings, thalamus.build_gatekeeper),
     )
 }
