@@ -133,7 +133,7 @@ def test_a_second_start_on_the_same_folder_is_refused(start: Callable[..., Up]) 
     assert up.ready()
 
 
-@pytest.mark.timeout(45)  # ten processes at once, each a second of imports on an idle core
+@pytest.mark.timeout(45)  # eleven processes at once, each a second of imports on an idle core
 def test_services_can_have_a_process_each(start: Callable[..., Up]) -> None:
     children = start("--separate").wait_ready(within_s=40)
     assert list(children)[2:] == [

@@ -80,8 +80,10 @@ class Broadcaster:
         kind: Kind = "alert" if event.address.spec is topics.GLOBAL_ALERT else "arousal"
         meta, payload = event.message.meta, event.message.payload
         over = payload.level == 0 and (kind == "arousal" or payload.state == "normal")
-        if meta.source != self._mint.source or kind in scope.said or over:
-            # Also what we have just said ourselves comes back.
+        ours = meta.source.partition("-")[0] == self._mint.source.partition("-")[0]
+        if not ours or kind in scope.said or over:
+            # Also what we have just said ourselves comes back. What a scope's former shard said
+            # is ours, too: the map may have changed.
             return []
         produced_ms = min(unix_ms(meta.produced_at), now_ms)
         scope.level(kind).set(payload.level, payload.half_life_ms, produced_ms)

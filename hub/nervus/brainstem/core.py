@@ -1,7 +1,8 @@
 """The core of brainstem: afferents into windows, windows into RelayBundles, patterns and levels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from nervus.brainstem.agenda import Agenda
 from nervus.brainstem.broadcast import Broadcaster
@@ -28,16 +29,19 @@ from nervus.wire import (
 from nervus.wire.bundles import fit
 from nervus.wire.contracts import (
     AfferentSignal,
+    AfferentSignalPayload,
     DeviceStatus,
     Feature,
     GlobalBroadcast,
     GlobalModeUpdate,
+    MediaEvent,
     ParameterUpdate,
     PatternResponse,
     PatternTrigger,
     ReflexFire,
     RelayBundlePayload,
 )
+from nervus.wire.topic import LEVEL_LIMIT
 
 Effect = Publish | Rejected
 
@@ -65,12 +69,19 @@ class Brainstem:
 
     All it depends on comes by `step`, `tick`, settings, registries and mint, and effects come in a
     defined order: what was due, by the time it was due; then what the event itself causes.
+    `owns` tells of a scope, as level/name, whether it is this shard's to speak for.
     """
 
-    def __init__(self, settings: BrainstemSettings, mint: Mint) -> None:
+    def __init__(
+        self,
+        settings: BrainstemSettings,
+        mint: Mint,
+        owns: Callable[[str], bool] = lambda _: True,
+    ) -> None:
         self.counters = BrainstemCounters()
         self._settings = settings
         self._mint = mint
+        self._owns = owns
         self._scopes: dict[ScopeKey, Scope] = {}
         self._agenda = Agenda()
         self._sources = Sources(settings)
@@ -135,6 +146,8 @@ class Brainstem:
                 return self._tuning.set_mode(event, now_ms)
             case ParameterUpdate():
                 return self._parameters(event, now_ms)
+            case MediaEvent():
+                return self._afferent(_measured(event), now_ms)
             case PatternTrigger() | GlobalBroadcast():
                 return self._of_scope(event, now_ms)
             case other:
@@ -153,6 +166,10 @@ class Brainstem:
         effects = self._tuning.set_parameters(event, now_ms)
         if effects is None:
             return ()
+        levels = event.address.levels
+        if not self._owns(f"{levels['scope_level']}/{levels['scope']}"):
+            # Its owner tells the boards, or refuses it.
+            return [effect for effect in effects if isinstance(effect, Publish)]
         if any(isinstance(effect, Rejected) for effect in effects):
             return effects
         return [self._copy(event, now_ms), *effects]
@@ -200,7 +217,9 @@ class Brainstem:
             for scope in (self._scopes.values() if key[0] == "house" else ())
             if scope.key != key
         ]
-        own = self._scope({"scope_level": key[0], "scope": key[1]}, now_ms)
+        own = None
+        if self._owns("/".join(key)):
+            own = self._scope({"scope_level": key[0], "scope": key[1]}, now_ms)
         effects: list[Publish] = []
         for scope in [*([own] if own else []), *scopes]:
             effects += self._broadcaster.review(scope.tuned(self._tuning), now_ms)
@@ -281,3 +300,22 @@ class Brainstem:
         bundles = fit(summary.features, make)
         self.counters.bundles += len(bundles)
         return bundles
+
+
+def _measured(event: Accepted) -> Accepted:
+    """A camera's or microphone's event as a measurement: which events, and how sure it was.
+
+    Its sensor type is `media_KIND`, which the registry gives a channel; nothing of it leads to the
+    stream, which is asked for at the gateway.
+    """
+    seen = event.message.payload
+    payload = AfferentSignalPayload(
+        sensor_type=f"{_MEDIA}{seen.kind}"[:LEVEL_LIMIT],
+        value={"event": seen.event, "confidence": seen.confidence},
+    )
+    return event._replace(
+        message=AfferentSignal.model_construct(meta=event.message.meta, payload=payload)
+    )
+
+
+_MEDIA: Final = "media_"

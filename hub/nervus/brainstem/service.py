@@ -1,6 +1,6 @@
 """Brainstem's I/O: boards on the spinal broker, everybody else on the core broker."""
 
-from nervus.brainstem.machine import FROM_PARTS, IDENTITY, TAKES, build
+from nervus.brainstem.machine import FOR_ALL, IDENTITY, SHARED_OUT, TAKES, build
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.bus import (
     KEPT,
@@ -16,30 +16,37 @@ from nervus.store import Store
 
 
 async def run(context: Context) -> None:
-    """Run until cancelled; the first failure ends it."""
+    """Run until cancelled; the first failure ends it.
+
+    A shard summarises the boards of its scopes and tells their levels, and knows all modes and
+    parameters: those of the house hold in its scopes, too.
+    """
     settings = plane_settings(context, "brainstem", BrainstemSettings)
-    sessions = [
-        Session(
-            IDENTITY,
-            "spinal",
-            context.session_config(IDENTITY, "spinal"),
-            filters=subscriptions(TAKES),
-        ),
-        Session(
-            IDENTITY,
-            "core",
-            context.session_config(IDENTITY, "core"),
-            filters=subscriptions(FROM_PARTS),
-        ),
-    ]
+    identity, shard = context.identity(IDENTITY), context.shard
 
     def granted(device_id: str) -> str | None:
         return context.grants().get(device_id)
 
-    with recording(context, "brainstem", settings) as journal:
+    sessions = [
+        Session(
+            identity,
+            "spinal",
+            context.session_config(identity, "spinal"),
+            filters=shard.filters(TAKES),
+            wants=shard.wants(TAKES, granted),
+        ),
+        Session(
+            identity,
+            "core",
+            context.session_config(identity, "core"),
+            filters=[*shard.filters(SHARED_OUT), *subscriptions(FOR_ALL)],
+            wants=shard.wants(SHARED_OUT),
+        ),
+    ]
+    with recording(context, IDENTITY, settings) as journal:
         told = granted if journal is None else journal.granted(granted)
         machine = build(settings, origin(context), told)
-        async with Store(context.data / "brainstem.db", (KEPT,)) as store:
+        async with Store(context.data / f"{identity}.db", (KEPT,)) as store:
             shell = Shell(
                 machine.core, sessions, machine.guard, machine.lane, journal=journal, store=store
             )

@@ -18,6 +18,7 @@ from nervus.bus.failure import first_failure
 from nervus.bus.journal import (
     Journal,
     JournalCounters,
+    Recorder,
     code_fingerprint,
     origin,
     output_line,
@@ -69,6 +70,7 @@ __all__ = [
     "PublishDeniedError",
     "PublishError",
     "PublishTimeoutError",
+    "Recorder",
     "Replay",
     "Replayed",
     "Retained",

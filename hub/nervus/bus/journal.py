@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Final, Self
+from typing import Any, BinaryIO, ClassVar, Final, Protocol, Self
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -29,7 +29,7 @@ from nervus.bus.journal_file import (
     start_line,
 )
 from nervus.bus.journal_settings import JournalSettings
-from nervus.bus.machine import Granted, Origin
+from nervus.bus.machine import Granted, Handed, Origin
 from nervus.wire import Connected, Packet, Publish, Rejected
 
 _LOG: Final = logging.getLogger(__name__)
@@ -49,6 +49,30 @@ class JournalCounters:
     deleted: int = 0
 
 
+class Recorder(Protocol):
+    """What a shell tells of its machine."""
+
+    def packet(self, now_ms: int, packet: Packet) -> None:
+        """Record a packet, before its outputs and after what the guard asked for it."""
+        ...
+
+    def tick(self, now_ms: int) -> None:
+        """Record that time passed."""
+        ...
+
+    def event(self, now_ms: int, event: object) -> None:
+        """Record an event that did not come by MQTT."""
+        ...
+
+    def refused(self, now_ms: int, rejected: Rejected) -> None:
+        """Record a reject that the shell made itself."""
+        ...
+
+    def output(self, effect: object) -> None:
+        """Add to the digest of what came of the last input."""
+        ...
+
+
 class Journal:
     """Records every input of a machine in order, and a digest of what came of each.
 
@@ -61,6 +85,7 @@ class Journal:
         start: What the machine is built from.
         settings: Sizes.
         events: Types of what is offered to the core; others are recorded by name alone.
+        handed: Types of what one member makes and another is offered: recorded by their `key`.
     """
 
     queue_limit: ClassVar[int] = 65_536
@@ -78,6 +103,7 @@ class Journal:
         start: Start,
         settings: JournalSettings,
         events: tuple[type, ...] = (),
+        handed: tuple[type[Handed], ...] = (),
     ) -> None:
         self.counters = JournalCounters()
         self._folder = folder
@@ -86,6 +112,8 @@ class Journal:
         self._events: dict[str, TypeAdapter[Any]] = {
             kind.__name__: TypeAdapter(kind) for kind in (Connected, *events)
         }
+        self._handed = handed
+        self._turn = ""
         self._pending: deque[_Item] = deque()
         self._number = 0
         self._unsaid = 0
@@ -106,21 +134,25 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def packet(self, now_ms: int, packet: Packet) -> None:
+    def member(self, name: str) -> Recorder:
+        """Return what records the inputs of one member of a machine that is several."""
+        return _Member(self, name)
+
+    def packet(self, now_ms: int, packet: Packet, member: str = "") -> None:
         """Record a packet, before its outputs and after what the guard asked for it."""
-        self._input("p", now_ms, packet)
+        self._input("p", now_ms, packet, member)
 
-    def tick(self, now_ms: int) -> None:
+    def tick(self, now_ms: int, member: str = "") -> None:
         """Record that time passed."""
-        self._input("t", now_ms, None)
+        self._input("t", now_ms, None, member)
 
-    def event(self, now_ms: int, event: object) -> None:
+    def event(self, now_ms: int, event: object, member: str = "") -> None:
         """Record an event that did not come by MQTT."""
-        self._input("e", now_ms, event)
+        self._input("e", now_ms, event, member)
 
-    def refused(self, now_ms: int, rejected: Rejected) -> None:
+    def refused(self, now_ms: int, rejected: Rejected, member: str = "") -> None:
         """Record a reject that the shell made itself."""
-        self._input("r", now_ms, rejected)
+        self._input("r", now_ms, rejected, member)
 
     def output(self, effect: object) -> None:
         """Add to the digest of what came of the last input."""
@@ -145,11 +177,11 @@ class Journal:
         self._ended.set()
         self._writer.join()
 
-    def _input(self, kind: str, now_ms: int, value: object) -> None:
+    def _input(self, kind: str, now_ms: int, value: object, member: str) -> None:
         number = self._number
         self._number += 1
         self.counters.inputs += 1
-        self._put((kind, number, now_ms, value))
+        self._put((kind, number, now_ms, value, member))
 
     def _put(self, item: _Item) -> None:
         if self._broken or len(self._pending) >= self.queue_limit:
@@ -194,8 +226,11 @@ class Journal:
             return []
         if kind in {"g", "x"}:
             return [line(kind, *fields)]
-        number, now_ms, value = fields
+        number, now_ms, value, member = fields
         lines = self._outputs.begin(number)
+        if member != self._turn:
+            self._turn = member
+            lines.append(line("m", member))
         match kind:
             case "p":
                 lines.append(line(kind, number, now_ms, *packet_fields(value)))
@@ -205,10 +240,14 @@ class Journal:
                 lines.append(line(kind, number, now_ms, *refused_fields(value)))
             case _:
                 name = type(value).__name__
-                adapter = self._events.get(name)
-                data = None if adapter is None else adapter.dump_python(value, mode="json")
-                lines.append(line(kind, number, now_ms, name, data))
+                lines.append(line(kind, number, now_ms, name, self._data(name, value)))
         return lines
+
+    def _data(self, name: str, value: Any) -> Any:
+        if isinstance(value, self._handed):
+            return value.key
+        adapter = self._events.get(name)
+        return None if adapter is None else adapter.dump_python(value, mode="json")
 
     def _write(self, lines: list[bytes]) -> None:
         if lines:
@@ -223,6 +262,7 @@ class Journal:
             "wb",
         )
         file.write(MAGIC + frame([start_line(start)]))
+        self._turn = ""
         file.flush()
         self.counters.segments += 1
         self._forget()
@@ -245,6 +285,27 @@ class Journal:
             total -= path.stat().st_size
             path.unlink()
             self.counters.deleted += 1
+
+
+class _Member:
+    def __init__(self, journal: Journal, name: str) -> None:
+        self._journal = journal
+        self._name = name
+
+    def packet(self, now_ms: int, packet: Packet) -> None:
+        self._journal.packet(now_ms, packet, self._name)
+
+    def tick(self, now_ms: int) -> None:
+        self._journal.tick(now_ms, self._name)
+
+    def event(self, now_ms: int, event: object) -> None:
+        self._journal.event(now_ms, event, self._name)
+
+    def refused(self, now_ms: int, rejected: Rejected) -> None:
+        self._journal.refused(now_ms, rejected, self._name)
+
+    def output(self, effect: object) -> None:
+        self._journal.output(effect)
 
 
 class _Outputs:
@@ -288,6 +349,7 @@ def recording(
     settings: BaseModel,
     events: tuple[type, ...] = (),
     started: Origin | None = None,
+    handed: tuple[type[Handed], ...] = (),
 ) -> Iterator[Journal | None]:
     """A plane's journal where nervus.toml asks for one, closed at the end; else None.
 
@@ -306,15 +368,17 @@ def recording(
         boot=began.boot,
         house=began.house,
         copy=began.number,
+        scopes=tuple(tuple(sorted(scopes)) for scopes in began.scopes),
     )
     folder = context.data / "journal" / context.identity(plane)
-    with Journal(folder, start, context.journal, events) as journal:
+    with Journal(folder, start, context.journal, events, handed) as journal:
         yield journal
 
 
 def origin(context: Context) -> Origin:
     """What this start differs by from others."""
-    return Origin(context.seed, context.boot, context.house, context.shard.number)
+    shard = context.shard
+    return Origin(context.seed, context.boot, context.house, shard.number, shard.scopes)
 
 
 @cache

@@ -31,7 +31,7 @@ class Start:
 
     `code` is a fingerprint of the program and its registries: another program may answer
     otherwise. `segment` counts from 0; `number` is that of the first input in it. `copy` says which
-    of several of the plane it was.
+    of several of the plane it was, `scopes` what each shard after the first owned.
     """
 
     plane: str
@@ -44,6 +44,7 @@ class Start:
     segment: int = 0
     number: int = 0
     copy: int = 0
+    scopes: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,13 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """From here on, inputs are those of this member of a machine that is several."""
+
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """What the guard was told of a device's granted scope, when it differs from before."""
 
@@ -115,7 +123,7 @@ class Torn:
 
 
 Input = Took | Ticked | Happened | Refused
-Record = Start | Input | Answered | Sent | Lost | Torn
+Record = Start | Input | Turn | Answered | Sent | Lost | Torn
 
 
 def frame(lines: Iterable[bytes]) -> bytes:
@@ -197,6 +205,11 @@ def _record(fields: list[Any]) -> Record:
     return read(rest)
 
 
+def _start(fields: dict[str, Any]) -> Start:
+    scopes = tuple(tuple(names) for names in fields.pop("scopes", ()))
+    return Start(**fields, scopes=scopes)
+
+
 def _packet(fields: list[Any]) -> Packet:
     broker, retain, topic, payload = fields
     data = payload.encode() if isinstance(payload, str) else bytes.fromhex(payload[0])
@@ -212,11 +225,12 @@ def _rejected(fields: list[Any]) -> Rejected:
 
 
 _READ: Final[dict[str, Callable[[list[Any]], Record]]] = {
-    "start": lambda rest: Start(**rest[0]),
+    "start": lambda rest: _start(rest[0]),
     "p": lambda rest: Took(rest[0], rest[1], _packet(rest[2:])),
     "t": lambda rest: Ticked(*rest),
     "e": lambda rest: Happened(*rest),
     "r": lambda rest: Refused(rest[0], rest[1], _rejected(rest[2:])),
+    "m": lambda rest: Turn(*rest),
     "g": lambda rest: Answered(*rest),
     "o": lambda rest: Sent(*rest),
     "x": lambda rest: Lost(*rest),

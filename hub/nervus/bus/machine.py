@@ -1,9 +1,10 @@
 """The pure part of a plane: what a shell runs live and a replay runs again."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from nervus.bus.shard import Shard
 from nervus.wire import Guard, RejectLane
 
 Granted = Callable[[str], str | None]
@@ -19,12 +20,28 @@ class Origin:
         boot: When it started, unix seconds.
         house: Scope of what concerns the whole house.
         number: Which of several of its kind; 0 is the first.
+        scopes: What each shard after the first owns, as level/name.
     """
 
     seed: int
     boot: int
     house: str
     number: int = 0
+    scopes: tuple[frozenset[str], ...] = ()
+
+    @property
+    def shard(self) -> Shard:
+        """Which scopes are its own, where several of its kind share the work."""
+        return Shard(self.number, self.scopes)
+
+
+class Handed(Protocol):
+    """An effect of one member of a machine that another is offered as an event."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from others; those of one key say the same."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +54,15 @@ class Machine:
         lane: Turns rejects into events; it shares the core's mint.
         events: Types of what is offered to the core besides packets: dataclasses of plain values,
             so that a journal can hold them.
+        members: Of a machine that is several, each in a shell of its own beside the others: by
+            name. One journal holds their inputs in the order in which they were taken.
+        handed: Types of effects of one member that another is offered as events. They have a `key`,
+            by which a replay finds again what it made itself.
     """
 
     core: Any
     guard: Guard
     lane: RejectLane
     events: tuple[type, ...] = ()
+    members: Mapping[str, "Machine"] = field(default_factory=dict)
+    handed: tuple[type[Handed], ...] = ()

@@ -1,5 +1,6 @@
 """Runs a machine again from its journal, and says where what comes of it is not what came then."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -21,6 +22,7 @@ from nervus.bus.journal_file import (
     Ticked,
     Took,
     Torn,
+    Turn,
 )
 from nervus.bus.machine import Granted, Machine
 from nervus.wire import Connected, Publish, Rejected
@@ -55,6 +57,8 @@ class Replay:
         self._events: dict[str, TypeAdapter[Any]] = {
             kind.__name__: TypeAdapter(kind) for kind in (Connected, *self.machine.events)
         }
+        self._member = self.machine
+        self._handed: dict[tuple[str, str], deque[Any]] = {}
         self.exact = True
         """Whether every input since the start was there."""
 
@@ -70,12 +74,13 @@ class Replay:
             match record:
                 case Start():
                     pass
+                case Turn(member):
+                    self._member = self.machine.members[member]
                 case Answered(device_id, scope):
                     self._answers[device_id] = scope
-                case Lost():
-                    known = self.exact = False
-                case Torn():
+                case Lost() | Torn():
                     self.exact = False
+                    known = known and isinstance(record, Torn)
                 case Sent(number, count, digest):
                     if waiting is not None and waiting[0].number == number:
                         agrees = (count, digest) == _digest(waiting[1]) if known else None
@@ -92,7 +97,7 @@ class Replay:
 
     def take(self, event: Input) -> Effects:
         """Give the machine one input; returns its effects, rejects as what the lane sends."""
-        machine, now_ms = self.machine, event.now_ms
+        machine, now_ms = self._member, event.now_ms
         match event:
             case Took():
                 verdict = machine.guard.judge(event.packet, now_ms)
@@ -111,12 +116,17 @@ class Replay:
         applied: list[Any] = []
         for effect in effects:
             if isinstance(effect, Rejected):
-                applied += self.machine.lane.step(effect, now_ms)
-            else:
-                applied.append(effect)
+                applied += self._member.lane.step(effect, now_ms)
+                continue
+            applied.append(effect)
+            if isinstance(effect, self.machine.handed):
+                key = (type(effect).__name__, effect.key)
+                self._handed.setdefault(key, deque()).append(effect)
         return tuple(applied)
 
     def _event(self, event: Happened) -> Any:
+        if event.name in {kind.__name__ for kind in self.machine.handed}:
+            return self._made(event)
         adapter = self._events.get(event.name)
         if adapter is None:
             raise JournalError(
@@ -132,6 +142,17 @@ class Replay:
                 where=f"input {event.number}",
                 hint="replay it with the version that recorded it",
             ) from error
+
+    def _made(self, event: Happened) -> Any:
+        """What the replay itself made, and now hands on."""
+        waiting = self._handed.get((event.name, str(event.data)))
+        if not waiting:
+            raise JournalError(
+                f"the {event.name} that was handed on was not made in the replay",
+                where=f"input {event.number}",
+                hint="the journal lacks inputs before it, or another program recorded it",
+            )
+        return waiting.popleft()
 
 
 def publishes(replayed: Iterable[Replayed]) -> Iterator[tuple[int, Publish]]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Never, Protocol
 
 from nervus.bus.errors import ClockSetBackError, OfferTimeoutError, PublishDeniedError, PublishError
 from nervus.bus.failure import first_failure
-from nervus.bus.journal import Journal
+from nervus.bus.journal import Recorder
 from nervus.bus.ledger import Ledger, Ownership, Retained
 from nervus.bus.memory import Memory
 from nervus.bus.outbox import Done, Outgoing
@@ -112,7 +112,7 @@ class Shell:
         *,
         commit: Commit | None = None,
         confirmed: Callable[[Publish], None] | None = None,
-        journal: Journal | None = None,
+        journal: Recorder | None = None,
         store: Store | None = None,
         ownership: Ownership | None = None,
         memory: Memory | None = None,
@@ -145,6 +145,10 @@ class Shell:
         self._committed = asyncio.Event()
         for session in sessions:
             session.attach(self._receive, partial(self._connected, Connected(session.broker)))
+
+    def begin(self, event: Any) -> None:
+        """Step an event before `run`: what comes of it is committed, and published once it runs."""
+        self._step(event, self._time())
 
     async def offer(self, event: Any, *, deadline_s: float = 5.0) -> None:
         """Give the core an event that did not come by MQTT; it is stepped before bulk packets.

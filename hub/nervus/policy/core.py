@@ -1,7 +1,7 @@
 """The policy core: every request is decided, audited and handed on in one step. No I/O."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -20,6 +20,8 @@ from nervus.wire.contracts import (
     EfferentCommandPayload,
     ErrorDetail,
 )
+from nervus.wire.mint import expiry_ms
+from nervus.wire.topic_parser import parse
 
 Kind = Literal["terminal", "retriable"]
 Category = Literal["conflict", "dependency", "not_found", "policy", "validation"]
@@ -41,7 +43,13 @@ class RegimeChanged:
 class Unannounced:
     """Event: what a process before this one decided, stored, and may not have published."""
 
-    publishes: tuple[Publish, ...]
+    messages: tuple[tuple[str, str], ...]
+    """Topic and message as JSON, the same message_id."""
+
+    @classmethod
+    def of(cls, publishes: Iterable[Publish]) -> "Unannounced":
+        """Return the event that tells of stored messages."""
+        return cls(tuple((one.address.topic, one.data.decode()) for one in publishes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +107,8 @@ class Policy:
                 self._regime = regime
                 raw = self._raw.decide(regime.raw if regime else (), self._regime_id, now_ms)
                 return [AppendAudit(self._regime_record(now_ms)), *raw]
-            case Unannounced(publishes):
-                return list(publishes)
+            case Unannounced(messages):
+                return [_again(topic, text, now_ms) for topic, text in messages]
         return []
 
     def tick(self, now_ms: int) -> list[Effect]:
@@ -247,6 +255,12 @@ class Policy:
             allowed=self._regime is not None,
             reason_codes=("regime_loaded" if self._regime else "policy_unavailable",),
         )
+
+
+def _again(topic: str, text: str, now_ms: int) -> Publish:
+    address, message = parse(topic), Command.model_validate_json(text)
+    assert address is not None  # noqa: S101 - we have published it there before
+    return Publish(address, message, expiry_ms(message.meta, now_ms))
 
 
 def _publishes(effects: Sequence[Effect]) -> tuple[Publish, ...]:

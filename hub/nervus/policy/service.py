@@ -7,20 +7,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Never
 
-from nervus.bus import KEPT, Context, Session, Shell, first_failure, plane_settings, subscriptions
+from nervus.bus import (
+    KEPT,
+    Context,
+    Journal,
+    Machine,
+    Session,
+    Shell,
+    first_failure,
+    origin,
+    plane_settings,
+    recording,
+    subscriptions,
+)
 from nervus.errors import NervusError
 from nervus.policy import announcements, audit
-from nervus.policy.core import Policy, RegimeChanged, Unannounced
+from nervus.policy.core import RegimeChanged, Unannounced
+from nervus.policy.machine import (
+    EVENTS,
+    HANDED,
+    IDENTITY,
+    RELIABLE,
+    SERVICE,
+    TAKES,
+    CommandSettings,
+    build,
+)
 from nervus.policy.raw import OpenRaw
 from nervus.policy.record import Announce, AppendAudit
 from nervus.policy.rules import TEMPLATE, PolicyFileError, Regime, load
 from nervus.policy.settings import PolicySettings
-from nervus.reliable import Committed, Reliable, ReliableService, ReliableSettings, schema
+from nervus.reliable import Committed, ReliableService, ReliableSettings, schema
 from nervus.store import Store
-from nervus.wire import Guard, Mint, Publish, RejectLane, topics
+from nervus.wire import Publish, topics
 
-IDENTITY: Final = "policy"
-TAKES: Final = (topics.COMMAND_REQUEST,)
 STORE_SCHEMA: Final = (schema.SCHEMA + audit.SCHEMA, announcements.SCHEMA + KEPT)
 WATCH_S: Final = 1.0
 """How often the policy file is looked at."""
@@ -33,36 +53,55 @@ async def run(context: Context) -> None:
 
     Ending is the answer to every failure of the store: the next start takes up what is durable.
     """
+    settings = CommandSettings(
+        policy=plane_settings(context, "policy", PolicySettings),
+        reliable=plane_settings(context, "reliable", ReliableSettings),
+    )
+    granted: dict[str, str] = {}
     store = Store(context.data / "command.db", STORE_SCHEMA)
     try:
-        await CommandService(context, store).run()
+        with recording(context, SERVICE, settings, EVENTS, handed=HANDED) as journal:
+            told = granted.get if journal is None else journal.granted(granted.get)
+            machine = build(settings, origin(context), told)
+            await CommandService(context, machine, granted, store, journal).run()
     finally:
         await store.close()
 
 
 class CommandService:
-    """The two cores, their shells, and the store between them."""
+    """The two cores, their shells, and the store between them.
 
-    def __init__(self, context: Context, store: Store) -> None:
+    Args:
+        context: Settings, addresses, folders.
+        machine: Both planes' pure part.
+        granted: What boards are granted, as the machine's guard is told.
+        store: What both share.
+        journal: Records what both take, in one order.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        machine: Machine,
+        granted: dict[str, str],
+        store: Store,
+        journal: Journal | None,
+    ) -> None:
         self._context = context
         self._store = store
-        seed, boot = context.seed, context.boot
-        reliable_mint = Mint("reliable", "reliable", seed=seed, boot=boot)
-        # Two mints of one seed would make the same ids.
-        policy_mint = Mint(IDENTITY, "policy", seed=~seed & (1 << 64) - 1, boot=boot)
-        reliable = Reliable(plane_settings(context, "reliable", ReliableSettings), reliable_mint)
-        self._reliable = ReliableService(context, reliable, reliable_mint, store)
-        self._core = Policy(
-            plane_settings(context, "policy", PolicySettings), policy_mint, reliable
+        above, below = machine.members[IDENTITY], machine.members[RELIABLE]
+        self._reliable = ReliableService(
+            context, below, granted, store, journal and journal.member(RELIABLE)
         )
         address = context.session_config(IDENTITY, "core")
         self._shell = Shell(
-            self._core,
+            above.core,
             [Session(IDENTITY, "core", address, filters=subscriptions(TAKES))],
-            Guard(TAKES),
-            RejectLane(policy_mint, context.house),
+            above.guard,
+            above.lane,
             commit=self._commit,
             confirmed=self._confirmed,
+            journal=journal and journal.member(IDENTITY),
             store=store,
         )
         self._announced: asyncio.Queue[str] = asyncio.Queue()
@@ -74,9 +113,9 @@ class CommandService:
         """Restore, then run until cancelled."""
         await asyncio.to_thread(_ensure_policy, self._context.policy_file)
         now_ms = time.time_ns() // 1_000_000
-        await self._reliable.prepare(now_ms)
+        await self._reliable.prepare()
         for event in await self._changes():
-            await self._commit(self._core.step(event, now_ms))
+            self._shell.begin(event)
         await self._take_up(now_ms)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -126,7 +165,7 @@ class CommandService:
         if gone:
             _LOG.warning("%d commands expired before observers were told; the audit has them", gone)
         if waiting:
-            await self._shell.offer(Unannounced(tuple(waiting)))
+            await self._shell.offer(Unannounced.of(waiting))
 
     def _confirmed(self, publish: Publish) -> None:
         # Bounded by the session's unconfirmed messages and the time of one commit.

@@ -9,15 +9,18 @@ from nervus.reliable.core import (
     Grants,
     Published,
     Reliable,
+    Restored,
     Standing,
 )
 from nervus.reliable.effects import Durable, ForgetAction, InsertAction, UpdateAction
+from nervus.reliable.machine import EVENTS, build
 from nervus.reliable.reflex_files import ReflexFolder, rule_hash
 from nervus.reliable.reflex_files import load as load_reflexes
 from nervus.reliable.service import ReliableService
 from nervus.reliable.settings import ReliableSettings
 
 __all__ = [
+    "EVENTS",
     "Action",
     "Committed",
     "Desired",
@@ -32,8 +35,10 @@ __all__ = [
     "ReliableService",
     "ReliableSettings",
     "Request",
+    "Restored",
     "Standing",
     "UpdateAction",
+    "build",
     "load_reflexes",
     "rule_hash",
     "schema",

@@ -1,11 +1,12 @@
 """One action: the durable record of a command from its acceptance to its outcome."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from typing import Any, Literal
 
-from nervus.wire import Address, unix_ms
+from nervus.wire import Address, encode, unix_ms
 from nervus.wire.contracts import (
     CommandRequest,
     EfferentCommandPayload,
@@ -88,6 +89,29 @@ class Action:
             "parent_id": self.request_id,
             "parent_span_id": self.request_span_id,
         }
+
+
+def to_row(action: Action) -> dict[str, Any]:
+    """An action as plain values; the messages in it as JSON."""
+    row = {field.name: getattr(action, field.name) for field in fields(action)}
+    order, outcome = row.pop("order"), row["outcome"]
+    row["command"] = (
+        None if order is None else order.model_dump_json(by_alias=True, exclude_none=True)
+    )
+    row["outcome"] = None if outcome is None else encode(outcome).decode()
+    return row
+
+
+def of_row(row: Mapping[str, Any]) -> Action:
+    """The action of what `to_row` gave."""
+    values = dict(row)
+    command, outcome = values.pop("command"), values["outcome"]
+    values["order"] = (
+        None if command is None else EfferentCommandPayload.model_validate_json(command)
+    )
+    values["outcome"] = None if outcome is None else Outcome.model_validate_json(outcome)
+    values["published"] = bool(values["published"])
+    return Action(**values)
 
 
 def accepted(request: Request, order: EfferentCommandPayload | None, now_ms: int) -> Action:

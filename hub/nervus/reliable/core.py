@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from nervus.reliable.action import Action, Request, Status, accepted
+from nervus.reliable.action import Action, Request, Status, accepted, of_row, to_row
 from nervus.reliable.effects import Durable, ForgetAction, InsertAction, UpdateAction
 from nervus.reliable.messages import Messages
-from nervus.reliable.reflexes import DesiredReflex, Key, ReflexDesk
+from nervus.reliable.reflexes import Key, ReflexDesk, Rules
 from nervus.reliable.registry import Registry
 from nervus.reliable.settings import ReliableSettings
 from nervus.wire import Accepted, Connected, Mint, Publish, Rejected, Removed, refuse
@@ -24,6 +24,18 @@ Effect = Durable | Publish | Rejected
 
 
 @dataclass(frozen=True, slots=True)
+class Restored:
+    """Event: what is stored of a run before this one, oldest first; see `to_row`."""
+
+    rows: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, actions: Iterable[Action]) -> "Restored":
+        """Return the event that tells of actions."""
+        return cls(tuple(to_row(action) for action in actions))
+
+
+@dataclass(frozen=True, slots=True)
 class Grants:
     """Event: the scope of each known device, `device_id → (scope_level, scope)`."""
 
@@ -34,7 +46,7 @@ class Grants:
 class Desired:
     """Event: all desired reflexes."""
 
-    reflexes: Mapping[Key, DesiredReflex]
+    reflexes: Rules
     governed: frozenset[str] = frozenset()
     """Boards whose rules are all told here: what else they keep is removed …"""
     spared: frozenset[Key] = frozenset()
@@ -58,8 +70,14 @@ class Committed:
     action_id: str | None
     publishes: tuple[Publish, ...]
 
+    @property
+    def key(self) -> str:
+        """What tells it from others; equal ones say the same."""
+        ids = [publish.message.meta.message_id for publish in self.publishes]
+        return " ".join([self.action_id or "-", *ids])
 
-Event = Accepted | Removed | Connected | Grants | Desired | Published | Committed
+
+Event = Accepted | Removed | Connected | Restored | Grants | Desired | Published | Committed
 
 
 @dataclass(slots=True)
@@ -120,6 +138,8 @@ class Reliable:
                 return self._taken(event, now_ms)
             case Removed():
                 self._removed(event, now_ms)
+            case Restored(rows):
+                return self.restore([of_row(row) for row in rows], now_ms)
             case Grants(scopes):
                 self._grants = dict(scopes)
             case Desired(reflexes, governed, spared):

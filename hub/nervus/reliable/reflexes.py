@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from nervus.wire.contracts import ErrorDetail, ReflexConfigurePayload, ReflexReport, ReflexState
 
@@ -13,12 +15,33 @@ OTHERS_LIMIT: Final = 64
 """Rules of one board, not desired here, that are remembered: twice what a board keeps."""
 
 
+def _text(payload: ReflexConfigurePayload) -> str:
+    return payload.model_dump_json(by_alias=True, exclude_none=True)
+
+
+def _payload(value: object) -> object:
+    return ReflexConfigurePayload.model_validate_json(value) if isinstance(value, str) else value
+
+
+def _pairs(rules: "Mapping[Key, DesiredReflex]") -> list[Any]:
+    return [[list(key), {"payload": _text(rule.payload), "hash": rule.hash}]
+            for key, rule in rules.items()]  # fmt: skip
+
+
+def _rules(value: Any) -> Any:
+    return {tuple(key): rule for key, rule in value} if isinstance(value, list) else value
+
+
 @dataclass(frozen=True, slots=True)
 class DesiredReflex:
     """A rule as its file states it, with the hash by which the board names it."""
 
-    payload: ReflexConfigurePayload
+    payload: Annotated[ReflexConfigurePayload, PlainSerializer(_text), BeforeValidator(_payload)]
     hash: str
+
+
+Rules = Annotated[Mapping[Key, DesiredReflex], PlainSerializer(_pairs), BeforeValidator(_rules)]
+"""Desired rules; in a journal a list of pairs, since a name there is a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +95,8 @@ class ReflexDesk:
         governed: boards that are to keep nothing else, but the spared rules. A removal waits for
         `settle_ms`: a file that is written anew is gone for a moment.
         """
-        gone = {key: self._desired[key] for key in self._desired.keys() - desired.keys()}
+        # In their order and not a set's, which differs from process to process.
+        gone = {key: rule for key, rule in self._desired.items() if key not in desired}
         for key, rule in gone.items():
             self._forget(key)
             self._remember(key, rule.payload.version)

@@ -4,10 +4,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 
-from nervus.reliable.action import Action
+from nervus.reliable.action import Action, of_row, to_row
 from nervus.reliable.effects import Durable, ForgetAction, InsertAction, UpdateAction
-from nervus.wire import encode
-from nervus.wire.contracts import EfferentCommandPayload, Outcome
 
 SCHEMA: Final = """
 CREATE TABLE actions (
@@ -93,19 +91,13 @@ _UPDATE: Final = (
 
 
 def _row(action: Action) -> dict[str, Any]:
-    row = {name: getattr(action, name) for name in _COLUMNS if name != "command"}
-    row["command"] = (
-        None
-        if action.order is None
-        else action.order.model_dump_json(by_alias=True, exclude_none=True)
-    )
-    row["outcome"] = None if action.outcome is None else encode(action.outcome)
+    row = to_row(action)
+    if row["outcome"] is not None:
+        row["outcome"] = row["outcome"].encode()
     return row
 
 
 def _action(row: dict[str, Any]) -> Action:
-    command, outcome = row.pop("command"), row["outcome"]
-    row["order"] = None if command is None else EfferentCommandPayload.model_validate_json(command)
-    row["outcome"] = None if outcome is None else Outcome.model_validate_json(outcome)
-    row["published"] = bool(row["published"])
-    return Action(**row)
+    if row["outcome"] is not None:
+        row["outcome"] = row["outcome"].decode()
+    return of_row(row)

@@ -5,24 +5,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Never
 
-from nervus.bus import Context, Session, Shell, subscriptions
+from nervus.bus import Context, Machine, Recorder, Session, Shell, subscriptions
 from nervus.reliable import schema
-from nervus.reliable.core import Committed, Desired, Grants, Published, Reliable
+from nervus.reliable.core import Desired, Grants, Published, Restored
 from nervus.reliable.effects import Durable
+from nervus.reliable.machine import IDENTITY, TAKES
 from nervus.reliable.reflex_files import load
 from nervus.store import Store
-from nervus.wire import Guard, Mint, Publish, Rejected, RejectLane, topics
+from nervus.wire import Publish, topics
 
-IDENTITY: Final = "reliable"
-TAKES: Final = (
-    topics.EFFERENT_REPORT,
-    topics.DEVICE_STATUS,
-    topics.DEVICE_INFO,
-    topics.PING,
-    topics.REFLEX_STATE,
-    topics.REFLEX_REPORT,
-    topics.REFLEX_FIRE,
-)
 WATCH_S: Final = 1.0
 """How often grants and rule files are looked at."""
 
@@ -34,17 +25,24 @@ class ReliableService:
 
     Args:
         context: Settings, addresses, grants.
-        core: The core; policy accepts into it.
-        mint: What its messages are made with.
+        machine: Core, guard and lane; policy accepts into the core.
+        granted: What the guard is told of boards; kept up to date here.
         store: Holds the actions; `schema.SCHEMA` and `bus.KEPT` are part of its schema.
+        journal: Records what the machine takes.
     """
 
-    def __init__(self, context: Context, core: Reliable, mint: Mint, store: Store) -> None:
+    def __init__(
+        self,
+        context: Context,
+        machine: Machine,
+        granted: dict[str, str],
+        store: Store,
+        journal: Recorder | None,
+    ) -> None:
         self._context = context
-        self._core = core
         self._store = store
         self._reflexes = context.policy_file.parent / "reflexes"
-        self._granted: dict[str, str] = {}
+        self._granted = granted
         self._desired = Desired({})
         self._problems: tuple[str, ...] = ()
         self._confirmations: asyncio.Queue[Published] = asyncio.Queue()
@@ -58,25 +56,21 @@ class ReliableService:
             Session(IDENTITY, "core", context.session_config(IDENTITY, "core")),
         ]
         self.shell = Shell(
-            core,
+            machine.core,
             sessions,
-            Guard(TAKES, granted=self._granted.get),
-            RejectLane(mint, context.house),
+            machine.guard,
+            machine.lane,
             commit=self._commit,
             confirmed=self._confirmed,
+            journal=journal,
             store=store,
         )
 
-    async def prepare(self, now_ms: int) -> None:
+    async def prepare(self) -> None:
         """Take up what is stored and on disk, before the first message comes."""
-        effects = self._core.restore(await self._store.read(schema.read), now_ms)
-        await self._commit(
-            [effect for effect in effects if not isinstance(effect, Publish | Rejected)]
-        )
-        publishes = tuple(effect for effect in effects if isinstance(effect, Publish))
-        await self.shell.offer(Committed(None, publishes))
+        self.shell.begin(Restored.of(await self._store.read(schema.read)))
         for event in await self._changes():
-            self._core.step(event, now_ms)
+            self.shell.begin(event)
 
     async def run(self, on_ready: Callable[[], None]) -> Never:
         """Run until cancelled; grants and rule files are looked at again and again."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from nervus import brainstem, thalamus
+from nervus import brainstem, policy, thalamus
 from nervus.bus import (
     Granted,
     JournalError,
@@ -56,6 +56,7 @@ PLANES: Final[dict[str, Plane]] = {
         Plane("brainstem", "brainstem", brainstem.BrainstemSettings, brainstem.build),
         Plane("relay", "thalamus", thalamus.ThalamusSettings, thalamus.build),
         Plane("raw", "thalamus", thalamus.RawSettings, thalamus.build_raw),
+        Plane("command", "command", policy.CommandSettings, policy.build),
         Plane("gatekeeper", "thalamus", thalamus.ThalamusSettings, thalamus.build_gatekeeper),
     )
 }
@@ -87,7 +88,8 @@ def replay_of(start: Start, changes: Mapping[str, Any] | None = None) -> Replay:
             f"the plane {start.plane!r} cannot be replayed", hint=f"one of {', '.join(PLANES)}"
         )
     settings = _settings(plane, start.settings, changes or {})
-    origin = Origin(start.seed, start.boot, start.house, start.copy)
+    scopes = tuple(frozenset(scopes) for scopes in start.scopes)
+    origin = Origin(start.seed, start.boot, start.house, start.copy, scopes)
     return Replay(lambda granted: plane.build(settings, origin, granted))
 
 

@@ -101,7 +101,7 @@ SERVICES: Final[dict[str, Service]] = {
 APART: Final = ("api",)
 """Services that always have a process of their own: what people ask must not delay a plane."""
 
-SHARDED: Final = ("thalamus",)
+SHARDED: Final = ("brainstem", "thalamus")
 """Services of which there is one for each shard."""
 
 

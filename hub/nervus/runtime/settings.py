@@ -33,8 +33,9 @@ house = "{house}"
 # "one": all services share a process. "separate": each has its own.
 processes = "one"
 
-# A thalamus for each of these lists of scopes, and one for all other scopes; with "separate", each
-# in a process of its own. shards = [["room/kitchen", "room/hall"], ["room/attic"]]
+# A brainstem and a thalamus for each of these lists of scopes, and one of each for all other
+# scopes; with "separate", each in a process of its own.
+# shards = [["room/kitchen", "room/hall"], ["room/attic"]]
 shards = []
 
 # Boards connect to the spinal broker, everything else to the core broker. Both ask every

@@ -4,11 +4,13 @@ size → topic → decode → allow-list → schema → drift → agreement → 
 Pure: bytes, topic and time in; an accepted message, a removed state or a typed reject out.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from nervus.wire.contracts import HybridClock
 from nervus.wire.decode import DecodeError, has_null
 from nervus.wire.encodings import CONTENT_TYPES, JSON, decode, told_by
 from nervus.wire.mint import lifetime
@@ -20,6 +22,7 @@ from nervus.wire.topic_parser import parse
 from nervus.wire.verdict import Accepted, Packet, Refusal, Rejected, Removed, Verdict
 
 FUTURE_LIMIT_MS: Final = 60_000
+Reading = tuple[int, int]
 DEDUPE_LIMIT: Final = 32_768
 
 
@@ -44,6 +47,9 @@ class Guard:
         self._generation = max(1, dedupe_limit // 2)
         self._newer: set[str] = set()
         self._older: set[str] = set()
+        self._latest: dict[str, Reading] = {}
+        self._latest_older: dict[str, Reading] = {}
+        self._forgotten: OrderedDict[str, Reading] = OrderedDict()
 
     def judge(self, packet: Packet, now_ms: int) -> Verdict:
         """The verdict on one packet at `now_ms` (unix milliseconds); never raises."""
@@ -74,7 +80,10 @@ class Guard:
                 self._identify(way, meta["source"])
             left_ms = _live(meta, now_ms)
             if not retain:
-                self._first_time(meta["message_id"] + meta["source"])
+                source = meta["source"]
+                if meta["hlc"] is not None:
+                    self._in_order(source, meta["hlc"], now_ms)
+                self._first_time(meta["message_id"] + source)
         except Refusal as refusal:
             return _rejected(packet, refusal, meta or refusal.meta)
         # As Accepted(…), without the Python function that a named tuple's constructor is.
@@ -100,6 +109,29 @@ class Guard:
         self._newer.add(key)
         if len(self._newer) >= self._generation:
             self._older, self._newer = self._newer, set()
+            self._forget()
+
+    def _in_order(self, source: str, reading: HybridClock, now_ms: int) -> None:
+        """Refuse what a source sent before something of it that is forgotten: it may be a repeat.
+
+        An id is remembered for a while, the latest reading among those that are not any longer for
+        good: so a message with a reading cannot be played again after the ids have moved on.
+        """
+        if reading.wall_ms > now_ms + FUTURE_LIMIT_MS:
+            ahead_ms = reading.wall_ms - now_ms
+            raise Refusal("from_the_future", "expiry", f"its hlc is {ahead_ms} ms from now")
+        key = (reading.wall_ms, reading.logical)
+        if key <= self._forgotten.get(source, _NEVER):
+            reason = "its hlc lies before what this source sent long ago"
+            raise Refusal("duplicate", "dedupe", reason)
+        self._latest[source] = max(key, self._latest.get(source, _NEVER))
+
+    def _forget(self) -> None:
+        for source, reading in self._latest_older.items():
+            self._forgotten[source] = max(reading, self._forgotten.pop(source, _NEVER))
+            if len(self._forgotten) > self._generation:
+                self._forgotten.popitem(last=False)
+        self._latest_older, self._latest = self._latest, {}
 
 
 def _at_the_door(way: Route | None, packet: Packet) -> Removed:
@@ -260,6 +292,7 @@ def _is_ulid(text: str) -> bool:
 
 
 _NULL: Final = "null is never a value: leave the field out"
+_NEVER: Final = (-1, -1)
 _new: Final = tuple.__new__
 _FAULTS: Final = 32
 # By their numbers: of bytes, `in` tries first whether they are one, which costs more than to look.
