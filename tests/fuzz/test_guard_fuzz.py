@@ -8,13 +8,13 @@ import pytest
 TARGET = Path(__file__).with_name("guard_target.py")
 CHECKOUT = Path(__file__).parents[2]
 
-# A million in all: some 55 µs of each are the guard's under the fuzzer's eyes, 8 µs the fuzzer's own.
+# A million in all: of each some 55 µs are the guard's under the fuzzer's eyes, 8 the fuzzer's own.
 RUNS = 500_000
 SEEDS = (1, 2)
 
 
 @pytest.mark.req("S4-45")
-@pytest.mark.timeout(600)  # a minute of one processor where nothing else runs, beside other tests two
+@pytest.mark.timeout(600)  # a minute of one processor where nothing else runs, else two
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="atheris has wheels for x86-64 alone")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_coverage_guided_fuzzer_finds_nothing_that_the_guard_must_not_do(

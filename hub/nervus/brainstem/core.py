@@ -1,7 +1,7 @@
 """The core of brainstem: afferents into windows, windows into RelayBundles, patterns and levels."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from nervus.brainstem.agenda import Agenda
