@@ -1,5 +1,8 @@
 """Delta bundles: what a reader makes of them is the full stream, whatever is lost on the way."""
 
+import json
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,10 +11,11 @@ from hypothesis import strategies as st
 
 from hub.plane_inputs import NOW_MS, bundle, bundle_payload, feature, gate, judged
 from nervus.thalamus import Relay, ThalamusSettings
-from nervus.wire import Connected, Mint
+from nervus.wire import Connected, Mint, encode
 from nervus.wire.contracts import RelayBundle
 from nervus.wire.deltas import BundleReader, restore, shorten
 
+NODE = Path(__file__).parents[1] / "node"
 KITCHEN = [{"scope": "room/kitchen", "channel": "somatic"}]
 VALUES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats(-3, 3) | st.sampled_from("ab")
 
@@ -182,6 +186,31 @@ def test_who_comes_late_has_all_from_the_next_key_frame_on_and_a_new_relay_begin
     assert heard(core, 200) == [False, False, False, True]
     assert heard(core, 1_400) == [True] * 4
     assert heard(relay(delta_key_ms=1_000), 2_600) == [True] * 4
+
+
+@pytest.mark.req("S4-35")
+def test_a_reader_in_another_language_restores_by_the_written_rule_alone() -> None:
+    core, wanted, lines = relay(delta_key_ms=1_000), [], []
+    payloads = [house(n, sources=["b1", "new"][: 1 + n % 2]) for n in range(9)]
+    grown = (*house(3).summary_features, feature(device="newer", unit="Cel"))
+    payloads.append(bundle_payload(*grown, sources=["b1"]))
+    for n, payload in enumerate(payloads * 2):
+        now_ms = NOW_MS + n * 90
+        (message,) = sent(core, bundle(payload, now_ms), now_ms)
+        lost = n == 12  # a key frame: what refers to it stays unknown
+        assert lost is False or message.payload.delta_of is None
+        if not lost:
+            lines.append(encode(message).decode())
+            wanted.append(json.loads(body(payload)))
+    run = subprocess.run(
+        ["node", NODE / "deltas.mjs"],
+        input="\n".join(lines), capture_output=True, text=True, timeout=15, check=True,
+    )  # fmt: skip
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    assert sum(json.loads(line)["payload"].get("delta_of") is not None for line in lines) > 8
+    missing = [n for n, one in enumerate(found) if one is None]
+    assert missing == list(range(12, len(lines)))
+    assert found[:12] == wanted[:12]
 
 
 def test_merged_bundles_are_shortened_too_and_expired_ones_make_a_key_frame_due() -> None:

@@ -15,7 +15,7 @@ Fields = list[tuple[int, int, bytes]]
 
 
 def spoiled(valid: bytes, kind: Kind) -> Iterator[Spoiled]:
-    """Every spoiled form of a valid message."""
+    """Every spoiled form of a valid message, and an odd one that is to be taken."""
     parts = _Parts(valid, kind)
     yield from _as_a_whole(parts)
     yield from _fields(parts)
@@ -23,6 +23,8 @@ def spoiled(valid: bytes, kind: Kind) -> Iterator[Spoiled]:
     yield from _names(parts)
     if kind.has_topic:
         yield from _judged(parts)
+    backwards = parts.of(parts.meta[::-1])
+    yield Spoiled("metadata in another order, in Protobuf", None, None, backwards)
 
 
 class _Parts:
