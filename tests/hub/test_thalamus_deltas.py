@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hub.plane_inputs import NOW_MS, bundle, bundle_payload, feature, gate, judged
 from nervus.thalamus import Relay, ThalamusSettings
-from nervus.wire import Connected, Mint, encode
+from nervus.wire import Connected, Mint, Rejected, encode
 from nervus.wire.contracts import RelayBundle
 from nervus.wire.deltas import BundleReader, restore, shorten
 
@@ -186,6 +186,13 @@ def test_who_comes_late_has_all_from_the_next_key_frame_on_and_a_new_relay_begin
     assert heard(core, 200) == [False, False, False, True]
     assert heard(core, 1_400) == [True] * 4
     assert heard(relay(delta_key_ms=1_000), 2_600) == [True] * 4
+
+
+def test_a_delta_before_the_gate_is_refused() -> None:
+    core = relay()
+    (effect,) = core.step(bundle(house(1, delta_of="01J00000000000000000000001")), NOW_MS)
+    assert isinstance(effect, Rejected)
+    assert (effect.reason_code, effect.stage) == ("schema_invalid", "apply")
 
 
 @pytest.mark.req("S4-35")

@@ -140,6 +140,9 @@ class Relay:
             self._frames.dropped((*scope, levels["channel"]))
             reason = f"shed: more than {message.meta.priority} may have of its scope's budget"
             return [refuse(event, "queue_full", "queue", reason)]
+        if message.payload.delta_of is not None:
+            reason = "a delta before the gate: its key frame may have been dropped"
+            return [refuse(event, "schema_invalid", "apply", reason)]
         gates = self._gates.met(event, now_ms)
         verdict = judge(
             message.meta.priority,
