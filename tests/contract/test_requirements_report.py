@@ -159,6 +159,7 @@ def test_run_of_everything_forgets_tests_that_are_gone(project: Project) -> None
     assert project.states()["S0-1"] == "cited"
 
 
+@pytest.mark.timeout(60)  # two workers are started, one after the other: 2 s of processor alone
 def test_run_in_workers_proves_what_a_run_in_one_process_does(project: Project) -> None:
     project.write("test_two.py", cites("old", "assert True", "S2-1"))
     project.run()
