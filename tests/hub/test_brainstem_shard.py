@@ -1,6 +1,5 @@
 """A shard of brainstem: it knows what holds for all, and speaks for its own scopes alone."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,6 +71,6 @@ def test_what_another_shard_told_of_a_scope_before_the_map_changed_is_taken_up()
     assert second._scopes[KITCHEN].alert.at(NOW_MS) == 0.9
     meta = alert.message.meta.model_copy(update={"source": "somebody-1"})
     other = shard(1)
-    forged = replace(alert, message=alert.message.model_copy(update={"meta": meta}))
+    forged = Publish(alert.address, alert.message.model_copy(update={"meta": meta}))
     other.step(judged(forged, NOW_MS), NOW_MS)
     assert other._scopes[KITCHEN].alert.at(NOW_MS) == 0

@@ -96,6 +96,7 @@ def test_a_topic_that_is_not_utf_8_has_no_name() -> None:
         b"\x40\x03\x00\x01\x55",
         b"\x30\xff\xff\xff\x7f",
         b"\x30\xff\xff\xff\xff\x01",
+        b"\x30\x80\x80\x80\x80\x01",
     ],
 )
 def test_what_is_not_mqtt_5_ends_the_connection(packet: bytes) -> None:

@@ -88,13 +88,15 @@ def _rows(kind: str, qos: int, step: Step) -> list[Row]:
     goals = (Goal("≥", limit, "sustained"),) if limit else ()
     lag_goals = (Goal("≤", LAG_LIMIT_MS, "p99"),) if limit else ()
     name = f"sustained qos{qos} {kind}"
-    note = f"TLS, {BOARDS} boards, QoS {qos}"
-    lag = f"… its lag at that rate, {1e6 * step.cpu_s / max(1, step.received):.0f} µs of CPU each"
+    cpu_us = 1e6 * step.cpu_s / max(1, step.received)
+    note = f"TLS, {BOARDS} boards, QoS {qos}; {cpu_us:.0f} µs of CPU each"
     rates = {"sustained": step.rate}
     rows = [Row(name, _WHAT[kind], "messages/s", rates, step.received, goals, note)]
     if step.lag_p99_ms is not None:
         values = {"p99": step.lag_p99_ms}
-        rows.append(Row(f"{name} lag", lag, "ms", values, step.received, lag_goals))
+        rows.append(
+            Row(f"{name} lag", "… its lag at that rate", "ms", values, step.received, lag_goals)
+        )
     return rows
 
 

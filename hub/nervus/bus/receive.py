@@ -67,9 +67,13 @@ class Receiver:
         while end - at >= _HEADER:
             head, size, body = data[at], data[at + 1], at + _HEADER
             if size & _MORE:
-                size, body = _length(data, at + 1)
-                if not body:
-                    break
+                if body < end and data[body] < _MORE:
+                    # Most packets have between 128 and 16,383 bytes.
+                    size, body = size & _SEVEN_BITS | data[body] << 7, body + 1
+                else:
+                    size, body = _length(data, at + 1)
+                    if not body:
+                        break
             stop = body + size
             if stop > end:
                 break
@@ -128,9 +132,6 @@ def puback_packet(mid: int) -> bytes:
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
     """A variable byte integer and where it ends; 0 and 0 when it is not all there."""
-    if len(data) - at > 1 and data[at + 1] < _MORE:
-        # Most packets have between 128 and 16,383 bytes.
-        return data[at] & _SEVEN_BITS | data[at + 1] << 7, at + 2
     value = 0
     for shift in _LENGTH_SHIFTS:
         if at >= len(data):

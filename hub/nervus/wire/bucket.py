@@ -19,10 +19,12 @@ class TokenBucket:
 
     def take(self, now_ms: int, least: float = 0.0) -> bool:
         """Take a token at `now_ms` if that leaves `least` (a share of `burst`; below 0: a debt)."""
-        tokens = self._tokens + (now_ms - self._updated_ms) * self._rate / 1000
-        if tokens > self._burst:
-            tokens = self._burst
-        self._updated_ms = now_ms
-        taken = tokens - 1 >= least * self._burst
-        self._tokens = tokens - 1 if taken else tokens
-        return taken
+        if now_ms != self._updated_ms:
+            refill = (now_ms - self._updated_ms) * self._rate / 1000
+            self._tokens = min(self._burst, self._tokens + refill)
+            self._updated_ms = now_ms
+        left = self._tokens - 1
+        if left < least * self._burst:
+            return False
+        self._tokens = left
+        return True

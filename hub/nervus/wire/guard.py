@@ -164,8 +164,8 @@ def _read(way: Route, data: bytes, *, taken: bool) -> Contract:
         return _read_strictly(way, data, taken=taken)
     try:
         message = way.reader.plainly(data)
-    except ValidationError:
-        return _read_strictly(way, data, taken=taken)
+    except ValidationError as error:
+        raise _unfit(way, data, _decoded(data), error, taken=taken) from error
     # `":` ends each key here, and otherwise at most begins a text: as many as there are keys means
     # that none came twice.
     fields, ends = message.__dict__, data.count(b'":')
@@ -179,14 +179,18 @@ def _read(way: Route, data: bytes, *, taken: bool) -> Contract:
 
 
 def _read_strictly(way: Route, data: bytes, *, taken: bool) -> Contract:
-    try:
-        value = decode(data)
-    except DecodeError as error:
-        raise Refusal("decode_error", "decode", str(error)) from error
+    value = _decoded(data)
     try:
         return way.reader.strictly(value)
     except ValidationError as error:
         raise _unfit(way, data, value, error, taken=taken) from error
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return decode(data)
+    except DecodeError as error:
+        raise Refusal("decode_error", "decode", str(error)) from error
 
 
 def _unfit(way: Route, data: bytes, value: Any, error: ValidationError, *, taken: bool) -> Refusal:
