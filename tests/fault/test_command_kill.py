@@ -56,7 +56,7 @@ class Service:
             sys.executable, "-c", SERVICE, self._path, stdout=asyncio.subprocess.PIPE
         )
         assert self._process.stdout is not None
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(15):
             assert await self._process.stdout.readline() == b"ready\n"
 
     async def kill(self) -> None:

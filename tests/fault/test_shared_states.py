@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fault.bending_proxy import PUBACK, bending
 from fault.kept_part import NOW_MS, Part, Watcher, alert, rows, serving
 from hub.plain_broker import PlainBroker, running, within
 from hub.plane_inputs import judged
@@ -133,6 +134,31 @@ async def test_what_still_holds_is_known_again_before_anything_else_and_acknowle
         assert rows(tmp_path, "SELECT key FROM bus_memory ORDER BY 1") == [("a",), ("b",)]
         assert (await life(NOW_MS, talking=False)).heard == [ids[1], ids[2], "connected"]
         assert (await life(NOW_MS + 3_600_000, talking=False)).heard == ["connected"]
+
+
+class Answerer(Listener):
+    """A core that says something to each packet."""
+
+    def step(self, event: Any, now_ms: int) -> Sequence[Any]:
+        super().step(event, now_ms)
+        return [alert("kitchen")] if isinstance(event, Accepted) else ()
+
+
+async def test_a_packet_is_acknowledged_once_the_broker_has_what_it_caused(
+    broker: PlainBroker, tmp_path: Path
+) -> None:
+    core = Answerer()
+    writer = Session("writer", "core", broker.address)
+    async with Store(tmp_path / "part.db", (KEPT,)) as store, bending(broker.address) as proxy:
+        through: Any = proxy
+        async with running(writer), serving(Part(through, store, core=core)):
+            # It takes the answer, and its word of that gets lost.
+            proxy.bend = lambda kind, packet: None if kind == PUBACK else packet
+            message = driver(NOW_MS)
+            await writer.publish(message.address.topic, encode(message.message), qos=1)
+            await within(lambda: "Received PUBLISH from part" in broker.log())
+            await writer.publish("t/x", b"what part said before has been read by now", qos=1)
+            assert "Received PUBACK from part" not in broker.log()
 
 
 async def test_more_than_it_may_keep_is_counted(

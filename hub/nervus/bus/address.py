@@ -60,6 +60,9 @@ class Limits:
 DURABLE: Final = Limits(session_expiry_s=86_400)
 """For parts that may act late: what is sent to them while they are away waits at the broker."""
 
+BRIEF: Final = Limits(session_expiry_s=30)
+"""For parts whose input is soon stale: it waits for as long as a restart may take."""
+
 
 def subscriptions(specs: Iterable[TopicSpec], **levels: str) -> list[Filter]:
     """Return one filter for each topic, at the highest QoS anybody publishes it with.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, Never, Protocol
 
+from nervus.bus.batch import Batch, Confirmations
+from nervus.bus.batch import durable as made_durable
 from nervus.bus.errors import ClockSetBackError, OfferTimeoutError, PublishDeniedError, PublishError
 from nervus.bus.failure import first_failure
 from nervus.bus.journal import Recorder
@@ -63,22 +65,14 @@ class _Offer:
     event: Any
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """What waits for a commit: then it is published, then acknowledged."""
-
-    commit: asyncio.Future[Collection[str]] | None
-    publishes: tuple[Publish, ...]
-    delivery: Delivery | None
-
-
 class Shell:
     """Runs a core: one task steps it, so it never sees two events at once.
 
-    A packet is judged, stepped, its effects committed, then published, then acknowledged; in this
-    order, and each in the order of the packets. Commits overlap: the next packet is stepped while
-    the last one is written, so that a store can group them. Any exception of core, commit or
-    session ends `run`: whoever supervises the process starts it anew from its store.
+    A packet is judged, stepped, its effects committed, then published, then acknowledged once the
+    broker has what it caused at QoS 1; in this order, and each in the order of the packets. Commits
+    overlap: the next packet is stepped while the last one is written, so that a store can group
+    them. Any exception of core, commit or session ends `run`: whoever supervises the process starts
+    it anew from its store.
 
     Args:
         core: What is run.
@@ -140,7 +134,7 @@ class Shell:
         self._bulk: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
-        self._uncommitted: asyncio.Queue[_Batch] = asyncio.Queue()
+        self._uncommitted: asyncio.Queue[Batch] = asyncio.Queue()
         self._committing = 0
         self._committed = asyncio.Event()
         for session in sessions:
@@ -349,7 +343,7 @@ class Shell:
                 self._reject(effect, now_ms)
             else:
                 durable.append(effect)
-        batch = _Batch(self._start_commit(durable, states, keeping), tuple(publishes), delivery)
+        batch = Batch(self._start_commit(durable, states, keeping), tuple(publishes), delivery)
         if batch.commit is None and not self._committing:
             self._finish(batch)
         elif batch.commit is not None or publishes or delivery is not None:
@@ -381,7 +375,7 @@ class Shell:
             self.counters.commits += 1
             works.append(self._commit(durable))
         record = self.ledger.record(states) if states and self.ledger is not None else None
-        return asyncio.ensure_future(_all(works, record)) if works or record else None
+        return asyncio.ensure_future(made_durable(works, record)) if works or record else None
 
     async def _publish_committed(self) -> Never:
         while True:
@@ -390,15 +384,18 @@ class Shell:
             self._committing -= 1
             self._committed.set()
 
-    def _finish(self, batch: _Batch, lost: Collection[str] = ()) -> None:
-        for publish in batch.publishes:
-            if publish.address.topic in lost:
-                _LOG.warning("%s: not published, another has taken it over", publish.address.topic)
-                self.counters.unpublished += 1
-            else:
-                self._post(publish)
-        if batch.delivery is not None:
-            batch.delivery.acknowledge()
+    def _finish(self, batch: Batch, lost: Collection[str] = ()) -> None:
+        publishes, delivery = batch.publishes, batch.delivery
+        if lost:
+            _LOG.warning("not published, another has taken over: %s", ", ".join(sorted(lost)))
+            publishes = tuple(one for one in publishes if one.address.topic not in lost)
+            self.counters.unpublished += len(batch.publishes) - len(publishes)
+        sure = sum(one.qos > 0 for one in publishes) if delivery is not None and delivery.qos else 0
+        told = Confirmations(delivery, sure) if sure and delivery is not None else None
+        for publish in publishes:
+            self._post(publish, told if publish.qos else None)
+        if delivery is not None and told is None:
+            delivery.acknowledge()
 
     def _reject(self, rejected: Rejected, now_ms: int) -> None:
         self.counters.rejected += 1
@@ -482,18 +479,6 @@ class Shell:
     def _time(self) -> int:
         self._now_ms = max(self._now_ms, self._clock())
         return self._now_ms
-
-
-async def _all(
-    works: Sequence[Awaitable[object]], record: Awaitable[Collection[str]] | None
-) -> Collection[str]:
-    """Wait for all of it; returns the topics of states that are another's by now."""
-    if record is None:
-        await asyncio.gather(*works)
-        return ()
-    recorded = asyncio.ensure_future(record)
-    await asyncio.gather(recorded, *works)
-    return recorded.result()
 
 
 def _queue_full(packet: Packet) -> Rejected:

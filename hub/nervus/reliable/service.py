@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Never
 
-from nervus.bus import Context, Machine, Recorder, Session, Shell, subscriptions
+from nervus.bus import DURABLE, Context, Machine, Recorder, Session, Shell, subscriptions
 from nervus.reliable import schema
 from nervus.reliable.core import Desired, Grants, Published, Restored
 from nervus.reliable.effects import Durable
@@ -52,6 +52,7 @@ class ReliableService:
                 "spinal",
                 context.session_config(IDENTITY, "spinal"),
                 filters=subscriptions(TAKES),
+                limits=DURABLE,
             ),
             Session(IDENTITY, "core", context.session_config(IDENTITY, "core")),
         ]
