@@ -10,6 +10,7 @@ decides. The same input gives the same bytes, on any machine and at any time.
 
 import hashlib
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,16 @@ _SIGNATURE: Final = "signature.txt"
 _FILES: Final = "files/"
 _VERSION: Final = re.compile(r"\d{1,9}(\.\d{1,9}){0,3}")
 _RESERVED: Final = "manifest"
+# What the library raises for archives that are damaged, encrypted or compressed in its own ways.
+_NO_ARCHIVE: Final = (
+    zipfile.BadZipFile,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 # The first moment that a ZIP archive can name, and plain files of Unix: nothing of this machine.
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _MODE: Final = 0o100644 << 16
@@ -96,7 +107,7 @@ class Pack:
             raise PackError(f"{len(data)} bytes, at most {PACK_LIMIT} are read", where=where)
         try:
             pack = cls._unzipped(data)
-        except (zipfile.BadZipFile, ValueError, KeyError, NotImplementedError) as error:
+        except _NO_ARCHIVE as error:
             raise PackError(
                 f"this is no pack, or a damaged one ({error})",
                 where=where,
