@@ -202,12 +202,7 @@ class Pack:
         Raises:
             PackError: No board could take it; says which rule it breaks.
         """
-        if not _VERSION.fullmatch(self.version):
-            raise PackError(
-                f"version {self.version!r}: boards compare numbers and dots, up to four",
-                where=where,
-                hint="name one such as 1.4.2",
-            )
+        check_version(self.version, where)
         if _RESERVED in self.files:
             raise PackError(f"a file is called {_RESERVED!r}: boards keep that name", where=where)
         try:
@@ -251,6 +246,16 @@ class Pack:
         if _manifest(version, int(chunk_size), files) != manifest:
             raise ValueError("its files are not those of its manifest")
         return cls(version, files, int(chunk_size), signature, key)
+
+
+def check_version(version: str, where: str) -> None:
+    """Raise PackError for a version that boards could not compare with theirs."""
+    if not _VERSION.fullmatch(version):
+        raise PackError(
+            f"version {version!r}: boards compare numbers and dots, up to four",
+            where=where,
+            hint="name one such as 1.4.2",
+        )
 
 
 def version_number(version: str) -> tuple[int, ...]:
