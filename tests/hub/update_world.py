@@ -273,7 +273,7 @@ class World:
         effects = list(effects)
         durable = [each for each in effects if not isinstance(each, Publish | Rejected)]
         mode = self.crash() if durable else "live"
-        if mode != "before":
+        if durable and mode != "before":
             self.database.execute("BEGIN")
             schema.write(self.database, durable)
             self.database.execute("COMMIT")

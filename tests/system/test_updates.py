@@ -43,7 +43,7 @@ class Home:
         self.house = house
         self.folder = folder
 
-    async def nervus(self, *words: str, within_s: float = 20) -> Said:
+    async def nervus(self, *words: str, within_s: float = 40) -> Said:
         process = await self.begin(*words)
         async with asyncio.timeout(within_s):
             out, err = await process.communicate()
@@ -155,7 +155,7 @@ async def test_a_board_gets_a_version_although_the_hub_dies_meanwhile_and_no_old
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     pack = await home.pack("0.2.0", firmware(home.folder / "firmware"))
     async with home.board("b1", key) as board:
-        await until(lambda: home.runs("b1") == "0.1.0", 15)
+        await until(lambda: home.runs("b1") == "0.1.0", 30)
         sending = await home.begin("update", "send", "b1", str(pack))
         await until(lambda: home.fetched("b1") > 20_000, 40)
         services = home.services()
@@ -186,14 +186,14 @@ async def test_what_a_board_does_not_trust_or_cannot_run_is_shown_with_what_to_d
     assert foreign != key
     tree = small(home.folder / "broken")
     async with home.board("b2", key), home.board("b3", key) as second:
-        await until(lambda: home.runs("b2") == home.runs("b3") == "0.1.0", 15)
+        await until(lambda: home.runs("b2") == home.runs("b3") == "0.1.0", 30)
         pack = await home.pack("0.3.0", tree, "--key", str(other))
-        said = await home.nervus("update", "send", "b2", str(pack), within_s=40)
+        said = await home.nervus("update", "send", "b2", str(pack), within_s=80)
         assert said.code == 1
         assert re.search(r"b2 +refused .*none of this board's update_keys signed it", said.out)
         assert "nervus update key" in said.out
         pack = await home.pack("0.4.0", tree)
-        said = await home.nervus("update", "send", "b2", "b3", str(pack), within_s=60)
+        said = await home.nervus("update", "send", "b2", "b3", str(pack), within_s=80)
         assert said.code == 1
         assert re.search(r"b2 \(canary\) +rolled back .*did not get through its trial", said.out)
         assert re.search(r"b3 +held +0 %", said.out)

@@ -33,6 +33,7 @@ from nervus.updates import (
     Seen,
     Stored,
     UpdatesRecordError,
+    check_version,
     read_pack_file,
     read_record,
     version_number,
@@ -119,6 +120,7 @@ def pack(
     signer = load_key(_key_path(state, key_file))
     tree = firmware or resources.find("firmware")
     number = version or _own_version(tree)
+    check_version(number, str(tree))
     files = modules(tree)
     made = Pack.signed(number, files, signer, CHUNK_SIZE)
     made.check(str(tree))

@@ -3,7 +3,7 @@
 from nervus.updates.core import Updates
 from nervus.updates.events import Ordered, Withdrawn
 from nervus.updates.orders import DEVICES_LIMIT, Order, Orders, read_pack_file
-from nervus.updates.pack import CHUNK_SIZE, LABEL, Pack, PackError, version_number
+from nervus.updates.pack import CHUNK_SIZE, LABEL, Pack, PackError, check_version, version_number
 from nervus.updates.reader import UpdatesRecordError, read_record
 from nervus.updates.record import AT_WORK, OPEN, BoardUpdate, Rollout, Seen, State, Stored
 from nervus.updates.settings import UpdatesSettings
@@ -28,6 +28,7 @@ __all__ = [
     "UpdatesRecordError",
     "UpdatesSettings",
     "Withdrawn",
+    "check_version",
     "read_pack_file",
     "read_record",
     "version_number",

@@ -10,6 +10,7 @@ decides. The same input gives the same bytes, on any machine and at any time.
 
 import hashlib
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,16 @@ _SIGNATURE: Final = "signature.txt"
 _FILES: Final = "files/"
 _VERSION: Final = re.compile(r"\d{1,9}(\.\d{1,9}){0,3}")
 _RESERVED: Final = "manifest"
+# What the library raises for archives that are damaged, encrypted or compressed in its own ways.
+_NO_ARCHIVE: Final = (
+    zipfile.BadZipFile,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
 # The first moment that a ZIP archive can name, and plain files of Unix: nothing of this machine.
 _DATE: Final = (1980, 1, 1, 0, 0, 0)
 _MODE: Final = 0o100644 << 16
@@ -96,7 +107,7 @@ class Pack:
             raise PackError(f"{len(data)} bytes, at most {PACK_LIMIT} are read", where=where)
         try:
             pack = cls._unzipped(data)
-        except (zipfile.BadZipFile, ValueError, KeyError, NotImplementedError) as error:
+        except _NO_ARCHIVE as error:
             raise PackError(
                 f"this is no pack, or a damaged one ({error})",
                 where=where,
@@ -191,12 +202,7 @@ class Pack:
         Raises:
             PackError: No board could take it; says which rule it breaks.
         """
-        if not _VERSION.fullmatch(self.version):
-            raise PackError(
-                f"version {self.version!r}: boards compare numbers and dots, up to four",
-                where=where,
-                hint="name one such as 1.4.2",
-            )
+        check_version(self.version, where)
         if _RESERVED in self.files:
             raise PackError(f"a file is called {_RESERVED!r}: boards keep that name", where=where)
         try:
@@ -240,6 +246,16 @@ class Pack:
         if _manifest(version, int(chunk_size), files) != manifest:
             raise ValueError("its files are not those of its manifest")
         return cls(version, files, int(chunk_size), signature, key)
+
+
+def check_version(version: str, where: str) -> None:
+    """Raise PackError for a version that boards could not compare with theirs."""
+    if not _VERSION.fullmatch(version):
+        raise PackError(
+            f"version {version!r}: boards compare numbers and dots, up to four",
+            where=where,
+            hint="name one such as 1.4.2",
+        )
 
 
 def version_number(version: str) -> tuple[int, ...]:
