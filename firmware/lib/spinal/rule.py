@@ -75,7 +75,7 @@ class Rule:
             self.cooldown_ms = payload["cooldown_ms"]
         self._condition = compile_condition(payload["when"], leaves)
         self.leaves = tuple(leaves)
-        if not leaves[0].is_timed and self._condition is leaves[0]:
+        if "sensor" in payload["when"] and not leaves[0].is_timed:
             self._only = leaves[0]
         pulses = tuple([leaf for leaf in leaves if leaf.is_pulse])
         if pulses:
