@@ -130,10 +130,10 @@ def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
         assert latency["p99"] >= latency["p50"] > 0
     # Recorded, and run again: every input gives the same bytes as then.
     planes = replayed(tmp_path)
-    assert set(planes) == {"brainstem", "relay", "gatekeeper", "command"}
+    assert set(planes) == {"brainstem", "relay", "gatekeeper", "command", "reflect", "history"}
     for plane in planes.values():
         assert (plane["differed"], plane["exact"]) == (0, True), plane
-        assert plane["agreed"] > 100 < plane["inputs"]
+        assert plane["agreed"] > 50 < plane["inputs"]
         assert plane["outputs"] > 0
     assert len(left_behind) >= len(CHILDREN) + 3
     assert not [pid for pid in left_behind if process_lives(pid)]
