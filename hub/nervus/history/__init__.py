@@ -10,6 +10,7 @@ from nervus.history.archive import (
     every,
 )
 from nervus.history.core import History, HistoryCounters, Record, Trim
+from nervus.history.machine import build
 from nervus.history.settings import HistorySettings
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "Record",
     "Recorded",
     "Trim",
+    "build",
     "every",
 ]

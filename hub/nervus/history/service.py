@@ -2,23 +2,29 @@
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Final
 
-from nervus.bus import DURABLE, KEPT, Context, Session, Shell, plane_settings, subscriptions
-from nervus.history.core import History, Record, Trim
+from nervus.bus import (
+    DURABLE,
+    KEPT,
+    Context,
+    Session,
+    Shell,
+    origin,
+    plane_settings,
+    recording,
+    subscriptions,
+)
+from nervus.history.core import Record, Trim
+from nervus.history.machine import IDENTITY, TAKES, build
 from nervus.history.records import SCHEMA, record, trim
 from nervus.history.settings import HistorySettings
 from nervus.store import Store
-from nervus.wire import Guard, Mint, RejectLane, topics
-
-IDENTITY: Final = "history"
-TAKES: Final = tuple(spec for spec in topics.TOPICS if IDENTITY in spec.subscribe)
 
 
 async def run(context: Context) -> None:
     """Run until cancelled; the first failure ends it."""
     settings = plane_settings(context, "history", HistorySettings)
-    mint = Mint(IDENTITY, "history", seed=context.seed, boot=context.boot)
+    machine = build(settings, origin(context), lambda _: None)
     session = Session(
         IDENTITY,
         "core",
@@ -38,12 +44,14 @@ async def run(context: Context) -> None:
 
             await store.write(write)
 
-        shell = Shell(
-            History(settings),
-            [session],
-            Guard(TAKES),
-            RejectLane(mint, context.house),
-            commit=commit,
-            store=store,
-        )
-        await shell.run(context.ready, context.trouble)
+        with recording(context, IDENTITY, settings) as journal:
+            shell = Shell(
+                machine.core,
+                [session],
+                machine.guard,
+                machine.lane,
+                commit=commit,
+                journal=journal,
+                store=store,
+            )
+            await shell.run(context.ready, context.trouble)

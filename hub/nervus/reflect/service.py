@@ -13,25 +13,25 @@ from nervus.bus import (
     Session,
     Shell,
     first_failure,
+    origin,
     plane_settings,
+    recording,
     subscriptions,
 )
 from nervus.errors import NervusError
-from nervus.reflect.core import Effect, EraseRetained, Keep, Reflect
+from nervus.reflect.core import Effect, EraseRetained, Keep
+from nervus.reflect.machine import IDENTITY, TAKES, build
 from nervus.reflect.quarantine import ONCE, SCHEMA, keep
 from nervus.reflect.settings import ReflectSettings
 from nervus.store import Store
-from nervus.wire import Guard, Mint, RejectLane, TopicSpec, topics
+from nervus.wire import TopicSpec
 
-IDENTITY: Final = "reflect"
-TAKES: Final = (topics.REJECT,)
 _LOG: Final = logging.getLogger(__name__)
 BROKERS: Final[tuple[Literal["spinal", "core"], ...]] = ("spinal", "core")
 
 
 async def run(context: Context) -> None:
     """Run until cancelled; the first failure ends it."""
-    mint = Mint(IDENTITY, "reflect", seed=context.seed, boot=context.boot)
     settings = plane_settings(context, "reflect", ReflectSettings)
     store = Store(
         context.data / "reflect.db", (SCHEMA, KEPT, ONCE), gather_s=settings.batch_ms / 1_000
@@ -58,18 +58,21 @@ async def run(context: Context) -> None:
         )
         for broker in BROKERS
     ]
-    shell = Shell(
-        Reflect(settings),
-        sessions,
-        Guard(TAKES),
-        RejectLane(mint, context.house),
-        commit=commit,
-        store=store,
-    )
+    machine = build(settings, origin(context), lambda _: None)
     try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(shell.run(context.ready, context.trouble), name="reflect")
-            tasks.create_task(_erase(context, to_erase), name="retained events")
+        with recording(context, IDENTITY, settings) as journal:
+            shell = Shell(
+                machine.core,
+                sessions,
+                machine.guard,
+                machine.lane,
+                commit=commit,
+                journal=journal,
+                store=store,
+            )
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(shell.run(context.ready, context.trouble), name="reflect")
+                tasks.create_task(_erase(context, to_erase), name="retained events")
     except BaseExceptionGroup as group:
         raise first_failure(group) from group
     finally:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from nervus import brainstem, policy, thalamus
+from nervus import brainstem, history, policy, reflect, thalamus
 from nervus.bus import (
     Granted,
     JournalError,
@@ -56,6 +56,8 @@ PLANES: Final[dict[str, Plane]] = {
         Plane("brainstem", "brainstem", brainstem.BrainstemSettings, brainstem.build),
         Plane("relay", "thalamus", thalamus.ThalamusSettings, thalamus.build),
         Plane("raw", "thalamus", thalamus.RawSettings, thalamus.build_raw),
+        Plane("reflect", "reflect", reflect.ReflectSettings, reflect.build),
+        Plane("history", "history", history.HistorySettings, history.build),
         Plane("command", "command", policy.CommandSettings, policy.build),
         Plane("gatekeeper", "thalamus", thalamus.ThalamusSettings, thalamus.build_gatekeeper),
     )
