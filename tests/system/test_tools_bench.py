@@ -54,6 +54,9 @@ FEWEST = {
         "sustained qos1 to mosquitto": 2,
         "afferent to consumer at 20/s": 8,
         "command to outcome": 3,
+        "control beside low priority": 1,
+        "control beside hostile": 1,
+        "control beside slow consumer": 1,
     },
     "simulation": {"simulation alone": 2, "simulation checked": 2},
     "firmware": {

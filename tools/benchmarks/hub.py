@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks import in_process, round_trips, sustained
+from benchmarks import in_process, pressure, round_trips, sustained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,4 +18,5 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
     rows += await in_process.store(quick, tell)
     rows += await sustained.measure(quick, tell)
     rows += await round_trips.measure(quick, tell)
+    rows += await pressure.measure(quick, tell)
     return rows

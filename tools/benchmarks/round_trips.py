@@ -103,25 +103,28 @@ class _Consumer:
 @asynccontextmanager
 async def _consumer(hub: House) -> AsyncIterator[_Consumer]:
     consumer = _Consumer(hub)
-    async with _connected(consumer.session):
+    async with connected(consumer.session):
         yield consumer
 
 
 @asynccontextmanager
-async def _connected(session: Session) -> AsyncIterator[None]:
+async def connected(session: Session) -> AsyncIterator[None]:
+    """Run a session until left.
+
+    Raises:
+        DidNotHappenError: It was not connected in time.
+    """
     running = asyncio.create_task(session.run())
-    connected = asyncio.create_task(session.wait_connected())
+    up = asyncio.create_task(session.wait_connected())
     try:
-        await asyncio.wait(
-            {running, connected}, timeout=_ONLINE_S, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait({running, up}, timeout=_ONLINE_S, return_when=asyncio.FIRST_COMPLETED)
         if not session.connected:
             raise DidNotHappenError(f"{session.identity} did not connect")
         yield
         if running.done():
             await running
     finally:
-        connected.cancel()
+        up.cancel()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
@@ -132,7 +135,7 @@ async def _sense(hub: House, consumer: _Consumer, rate: float, seconds: float) -
     address = topics.afferent("room", "r1", "temperature", _SENSING)
     sent_ns: dict[float, int] = {}
     consumer.seen_ns.clear()
-    async with _connected(session):
+    async with connected(session):
         began = time.perf_counter()
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
