@@ -154,6 +154,13 @@ def test_an_envelope_without_a_cause_begins_a_trace_of_its_own(priority: str, qo
     assert again != publish
     assert publish == Publish(address, publish.message, publish.expiry_ms)
     assert publish != "something else"
+    assert len({publish, Publish(address, publish.message, publish.expiry_ms), again}) == 2
+    assert repr(publish).startswith(f'Publish(core {address.topic} 5000 b\'{{"meta":')
+
+
+def test_nothing_is_published_without_a_message() -> None:
+    with pytest.raises(TypeError, match="neither a message nor its bytes"):
+        Publish(topics.relay_bundle("room", "hall", "somatic"))
 
 
 def test_forms_are_forgotten_before_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +200,8 @@ def test_a_payload_is_cut_out_of_what_came_or_written_anew() -> None:
     del message["meta"]["ext"]
     # Before its metadata, with blanks, in another encoding.
     turned = {"payload": message["payload"], "meta": message["meta"]}
-    for data in (json.dumps(turned).encode(), plain.replace('{"meta"', '{ "meta"').encode()):
+    apart = plain.replace(',"payload":', ', "payload":')
+    for data in (json.dumps(turned).encode(), apart.encode(), b" " + plain.encode()):
         assert json.loads(accepted(data).payload_json) == wanted
     typed = CONTRACTS["RelayBundle"].model_validate(json.loads(plain))
     for kind in (CBOR, PROTOBUF):

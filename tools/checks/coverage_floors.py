@@ -22,11 +22,14 @@ FILE_FLOORS = (
         (f"hub/nervus/wire/{name}.py", 100.0)
         for name in (
             "arqon",
+            "bundles",
             "cbor",
             "decode",
             "dotted",
+            "effects",
             "encodings",
             "gateways",
+            "mint",
             "octets",
             "protobuf",
             "rejects",
