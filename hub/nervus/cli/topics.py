@@ -1,7 +1,7 @@
 """`nervus topics`: every topic there is, and what a topic or dotted name is in the other form."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from nervus.errors import UsageError
 from nervus.wire.dotted import dotted, undotted
 from nervus.wire.topic_parser import parse
 from nervus.wire.topics import TOPICS
+
+_PIPE_WIDTH: Final = 240
+"""Columns for a program that reads it: a row is a line."""
 
 
 def topics(
@@ -38,10 +41,16 @@ def topics(
         ]
         typer.echo(json.dumps(rows))
         return
-    table = Table("topic", "dotted name", "contract", "on", box=None)
+    table = Table(box=None)
+    for title in ("topic", "dotted name", "contract", "on"):
+        # A name that is cut off is none.
+        table.add_column(title, overflow="fold")
     for spec in TOPICS:
         table.add_row(spec.template, spec.dotted, spec.contract, ", ".join(spec.brokers))
-    Console(highlight=False, soft_wrap=True).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    console.print(table)
 
 
 def _other_form(name: str) -> str:
