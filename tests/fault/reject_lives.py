@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from fault.kept_part import living, rejected
-from nervus.bus import BrokerAddress, reject_log
+from nervus.bus import BrokerAddress, Shard, reject_log
 from nervus.bus.client import FastClient
 from nervus.bus.reject_log import RejectLog
 from nervus.bus.session import Delivery, Session
@@ -99,10 +100,11 @@ async def report(core: BrokerAddress, folder: Path, rooms: Sequence[str]) -> Non
 
 async def reflect(addresses: dict[str, BrokerAddress], folder: Path) -> None:
     context: Any = SimpleNamespace(
-        house="home", seed=time.time_ns(), boot=int(time.time()), data=folder,
+        seed=time.time_ns(), boot=int(time.time()), data=folder,
         table=lambda _: {"batch_ms": 20},
         session_config=lambda _, broker: addresses[broker],
         ready=lambda: None, trouble=lambda *_: None,
+        house="home", shard=Shard(), journal=SimpleNamespace(enabled=False),
     )  # fmt: skip
     await service.run(context)
 
@@ -116,6 +118,8 @@ def start(life: Life, prepare: Callable[[], None] | None) -> int:
             prepare()
         asyncio.run(life())  # type: ignore[arg-type]
         os._exit(0)
+    except BaseException:  # noqa: BLE001 - whatever it is, a life ends with its process
+        traceback.print_exc()
     finally:
         os._exit(1)
 
@@ -190,9 +194,10 @@ class Stage:
 
     def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            for name, pid in self._running.items():
+            for name, pid in list(self._running.items()):
                 ended, status = os.waitpid(pid, os.WNOHANG)
                 if ended:
+                    del self._running[name]
                     assert os.WTERMSIG(status) == signal.SIGKILL, (name, status)
                     self._killed.add(name)
                     self._running[name] = start(self._lives[name], None)
