@@ -17,6 +17,9 @@ from security.matrix import Topic, roles, topics
 from security.running import nervus
 from support import House, eventually
 
+# Some start a whole hub, on processors that other tests use too.
+pytestmark = pytest.mark.timeout(60)
+
 HERE = {"scope_level": "room", "scope": "porch", "device_id": "porch"}
 FORGED = (
     {"device_id": "hall"},

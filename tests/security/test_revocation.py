@@ -18,6 +18,9 @@ from security.clients import CONNACK_ACCEPTED, CONNECT, Peer, answer_to_connect,
 from security.running import nervus, wait_for_brokers
 from support import House, broker_processes
 
+# Some start a whole hub, on processors that other tests use too.
+pytestmark = pytest.mark.timeout(60)
+
 
 def stolen(identity: Identity, folder: Path) -> Identity:
     """A copy of key and certificate that no revocation can remove."""

@@ -22,6 +22,9 @@ from nervus.wire import Mint, encode, topics
 from nervus.wire.contracts import EfferentCommand, EfferentCommandPayload
 from support import DEADLINE_S, House, eventually, processes_naming
 
+# Each starts a whole hub, on processors that other tests use too.
+pytestmark = pytest.mark.timeout(60)
+
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = "room/kitchen"
 POLICY = """\
@@ -160,7 +163,7 @@ def hub(house: House, tmp_path: Path) -> Iterator[Hub]:
         command = [sys.executable, "-m", "nervus", "up", "--state", str(house.state.path)]
         up = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            eventually(partial(_is_up, house), within_s=15)
+            eventually(partial(_is_up, house), within_s=30)
             yield hub
         finally:
             parts.close()

@@ -14,6 +14,9 @@ import pytest
 from nervus.api import ApiClient
 from support import DEADLINE_S, eventually, process_lives, processes_naming
 
+# Each starts a whole hub, on processors that other tests use too.
+pytestmark = pytest.mark.timeout(60)
+
 NERVUS = [sys.executable, "-m", "nervus"]
 
 
@@ -42,7 +45,7 @@ class Up:
         children = self.children().values()
         return bool(children) and all(child["state"] == "ready" for child in children)
 
-    def wait_ready(self, within_s: float = 15) -> dict[str, dict[str, Any]]:
+    def wait_ready(self, within_s: float = 30) -> dict[str, dict[str, Any]]:
         eventually(self.ready, within_s)
         return self.children()
 
@@ -133,7 +136,7 @@ def test_a_second_start_on_the_same_folder_is_refused(start: Callable[..., Up]) 
     assert up.ready()
 
 
-@pytest.mark.timeout(45)  # eleven processes at once, each a second of imports on an idle core
+@pytest.mark.timeout(60)  # eleven processes at once, each a second of imports on an idle core
 def test_services_can_have_a_process_each(start: Callable[..., Up]) -> None:
     children = start("--separate").wait_ready(within_s=40)
     assert list(children)[2:] == [
