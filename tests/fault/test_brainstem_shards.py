@@ -170,7 +170,7 @@ async def test_a_killed_shard_comes_back_with_its_scopes_and_no_other_takes_them
         await within(lambda: one.copies, PATIENCE_S)
         os.kill(one.pid(), signal.SIGKILL)
         others = [room for room in ROOMS if OWNERS[shards].get(room) != "brainstem-1"]
-        # It rises if its shard is back before it is too old, which a busy machine decides.
+        # Not promised yet: on a busy machine it was seen neither to rise nor to be refused.
         await one.sense("kitchen")
         await one.round(*others)
 
