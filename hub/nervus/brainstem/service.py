@@ -3,7 +3,7 @@
 from nervus.brainstem.machine import FOR_ALL, IDENTITY, SHARED_OUT, TAKES, build
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.bus import (
-    BRIEF,
+    DURABLE,
     KEPT,
     Context,
     Session,
@@ -34,7 +34,7 @@ async def run(context: Context) -> None:
             "spinal",
             context.session_config(identity, "spinal"),
             filters=shard.filters(TAKES),
-            limits=BRIEF,
+            limits=DURABLE,
             wants=shard.wants(TAKES, granted),
         ),
         Session(
@@ -42,7 +42,7 @@ async def run(context: Context) -> None:
             "core",
             context.session_config(identity, "core"),
             filters=[*shard.filters(SHARED_OUT), *subscriptions(FOR_ALL)],
-            limits=BRIEF,
+            limits=DURABLE,
             wants=shard.wants(SHARED_OUT),
         ),
     ]

@@ -1,7 +1,7 @@
 """The bus: MQTT sessions that acknowledge late, and the one loop that drives a plane's core."""
 
 from nervus.bus import ledger, memory, reject_log
-from nervus.bus.address import BRIEF, DURABLE, BrokerAddress, Filter, Limits, subscriptions
+from nervus.bus.address import DURABLE, BrokerAddress, Filter, Limits, subscriptions
 from nervus.bus.context import Context, Plane, plane_settings
 from nervus.bus.errors import (
     ClientShapeError,
@@ -42,7 +42,6 @@ REMEMBERED = memory.SCHEMA
 """Version 1 of the tables of a store that is given to a `Memory`."""
 
 __all__ = [
-    "BRIEF",
     "DURABLE",
     "KEPT",
     "REMEMBERED",

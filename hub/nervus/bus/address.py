@@ -40,8 +40,8 @@ class Limits:
         backoff_base_ms: First reconnect delay, before jitter.
         backoff_cap_ms: Longest reconnect delay, before jitter.
         stable_ms: A connection that lived this long starts the delays anew.
-        session_expiry_s: How long the broker keeps QoS 1 messages for us while we are away; with 0
-            each connection is a clean start.
+        durable: Whether the broker keeps QoS 1 messages for us while we are away, for as long as
+            that takes; otherwise each connection is a clean start.
     """
 
     incoming: int = 8_192
@@ -54,14 +54,11 @@ class Limits:
     backoff_base_ms: int = 100
     backoff_cap_ms: int = 5_000
     stable_ms: int = 10_000
-    session_expiry_s: int = 0
+    durable: bool = False
 
 
-DURABLE: Final = Limits(session_expiry_s=86_400)
-"""For parts that may act late: what is sent to them while they are away waits at the broker."""
-
-BRIEF: Final = Limits(session_expiry_s=30)
-"""For parts whose input is soon stale: it waits for as long as a restart may take."""
+DURABLE: Final = Limits(durable=True)
+"""For parts that answer for what they are sent: while they are away it waits at the broker."""
 
 
 def subscriptions(specs: Iterable[TopicSpec], **levels: str) -> list[Filter]:

@@ -52,6 +52,9 @@ _FAST_CALLED: Final = {
     "loop_read": ["max_packets"],
     "loop_write": [],
 }
+# MQTT 5, 3.1.2.11.2. Of a session that expires at a time, mosquitto 2.0.11 keeps a dangling pointer
+# when it reads its rights again while the client is away (BROKERS.md).
+_NEVER: Final = 0xFFFF_FFFF
 _READ_BYTES: Final = 65_536
 _READS: Final = 64
 _OPAQUE: Final = 0x40
@@ -84,13 +87,13 @@ class Client(aiomqtt.Client):
     ) -> None:
         connect = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         connect.ReceiveMaximum = limits.receive_maximum
-        connect.SessionExpiryInterval = limits.session_expiry_s
+        connect.SessionExpiryInterval = _NEVER if limits.durable else 0
         super().__init__(
             address.host,
             address.port,
             identifier=identity,
             protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=not limits.session_expiry_s,
+            clean_start=not limits.durable,
             properties=connect,
             tls_context=address.tls,
             keepalive=limits.keepalive_s,

@@ -88,7 +88,7 @@ class Session:
     """Connects, subscribes, receives and sends; again and again, with growing delays.
 
     MQTT 5, clean start: what a broker kept for us while we were away is never acted on late, unless
-    `limits.session_expiry_s` asks for it.
+    `limits.durable` asks for it.
     A packet is acknowledged after `on_packet` returned. QoS 1 messages that were sent and not
     confirmed when the link broke are sent again, in order.
 

@@ -230,7 +230,6 @@ max_inflight_messages {MAX_INFLIGHT_MESSAGES}
 max_queued_messages {MAX_QUEUED_MESSAGES}
 max_queued_bytes {MAX_QUEUED_BYTES}
 queue_qos0_messages false
-persistent_client_expiration 1d
 
 # Retained states survive a restart; a power cut costs those of the last {AUTOSAVE_SECONDS} s, which
 # their owners publish again. (The default would save every 1800 s.)

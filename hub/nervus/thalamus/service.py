@@ -1,7 +1,7 @@
 """Thalamus's I/O: the relay role on the core broker."""
 
 from nervus.bus import (
-    BRIEF,
+    DURABLE,
     KEPT,
     Context,
     Session,
@@ -29,7 +29,7 @@ async def run(context: Context) -> None:
         "core",
         context.session_config(identity, "core"),
         filters=[*shard.filters(SHARED_OUT), *subscriptions([topics.GATE_STATE])],
-        limits=BRIEF,
+        limits=DURABLE,
         wants=shard.wants(SHARED_OUT),
     )
     machine = build(settings, origin(context), lambda _: None)
