@@ -53,6 +53,15 @@ def test_what_is_later_than_the_bound_is_refused_with_its_reason() -> None:
     assert measured(core, NOW_MS + 1, NOW_MS + LATE_MS + 1) == []
 
 
+def test_what_is_urgent_rises_for_as_long_as_it_lives() -> None:
+    core = brainstem()
+    measured(core, NOW_MS + 9_000, NOW_MS + 9_000)
+    effects = measured(core, NOW_MS, NOW_MS + 9_500, seq=2, device="b2", priority="critical")
+    assert windows(effects) == [(timestamp(NOW_MS), SECOND_MS, 1)]
+    assert core.intake.late == 0
+    assert windows(core.tick(NOW_MS + 10_250)) == [(timestamp(NOW_MS + 9_000), SECOND_MS, 1)]
+
+
 def test_what_comes_after_its_window_ended_counts_in_the_next() -> None:
     core = brainstem()
     measured(core, NOW_MS + 10, NOW_MS + 10)

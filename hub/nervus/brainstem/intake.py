@@ -49,10 +49,10 @@ class IntakeCounters:
 class Intake:
     """Judges what the guard let through and puts it into the window of its event time.
 
-    In this order: the sensor type has a channel; it is not late (`SourceClock`), unless it says
-    that it is historical; its device is within its rate, then its scope within its own; the window
-    has room. A live window closes `lateness_ms` after its end; one of long ago as long after
-    it was opened as live windows last, for what is replayed comes in haste.
+    In this order: the sensor type has a channel; it is not late (`SourceClock`), unless it is
+    urgent or says that it is historical; its device is within its rate, then its scope within its
+    own; the window has room. A live window closes `lateness_ms` after its end; one of long ago as
+    long after it was opened as live windows last, for what is replayed comes in haste.
 
     Args:
         settings: Those of the plane.
@@ -92,7 +92,11 @@ class Intake:
             return refuse(event, "unknown_channel", "apply", reason)
         source = self._sources.get(event.address.levels["device_id"], now_ms)
         historical = bool(meta["historical"])
+        urgent = meta["priority"] in _URGENT
         event_ms = self._place(source, meta, now_ms)
+        if event_ms is None and urgent:
+            # It waited for us at the broker, and lives: an alarm of before a restart is one still.
+            event_ms = meta["t_ms"]
         if event_ms is None:
             counters.late += 1
             reason = f"measured {now_ms - meta['t_ms']} ms ago: send it as historical"
@@ -104,7 +108,6 @@ class Intake:
             # Its window did not wait so long: it counts in the first one that can still take it.
             counters.moved += 1
             event_ms = stream.closed_ms
-        urgent = meta["priority"] in _URGENT
         at_once = urgent and not historical and self._hurries(source, now_ms)
         window = stream.find(event_ms)
         if not (at_once or self._within_rate(scope, source, now_ms)):

@@ -38,7 +38,8 @@ class BrainstemSettings(BaseModel):
         window_ms: Length of the tumbling windows; they begin at its multiples.
         channels: Windows of single channels that differ from that, by channel.
         lateness_ms: How long after its end a window waits for what was measured in it.
-        oldest_ms: How long ago a live sample may have been measured; an older one is refused.
+        oldest_ms: How long ago a live sample may have been measured; an older one is refused,
+            unless it is urgent.
         historical_window_ms: Length of the windows of what was measured long ago.
         historical_limit: Such windows open at once, for each scope and channel.
         bundle_ttl_ms: How long a bundle is worth reading.
