@@ -14,14 +14,17 @@ COLUMNS = ["what", "measured", "unit", "n", "goal", "met"]
 FEWEST = {
     "guard": {
         "compact afferent: decode + guard": 60,
-        "compact afferent: decode alone": 60,
-        "compact afferent: validation alone": 60,
-        "full bundle: decode + guard": 60,
-        "full bundle: decode alone": 60,
-        "full bundle: validation alone": 60,
+        "compact afferent: reading alone": 60,
+        "compact afferent: two passes": 60,
+        "full progress: decode + guard": 60,
+        "full progress: reading alone": 60,
+        "full progress: two passes": 60,
         "full command request: decode + guard": 60,
-        "full command request: decode alone": 60,
-        "full command request: validation alone": 60,
+        "full command request: reading alone": 60,
+        "full command request: two passes": 60,
+        "full bundle: decode + guard": 60,
+        "full bundle: reading alone": 60,
+        "full bundle: two passes": 60,
         "id": 60,
         "mint": 60,
         "mint + encode": 60,
@@ -125,7 +128,7 @@ def test_every_row_was_measured(name: str, benches: dict[str, Measured]) -> None
     rows, printed = benches[name].rows, benches[name].printed
     lines = printed.splitlines()
     (title,) = [line for line in lines if line.startswith(f"{name}  ")]
-    assert re.search(r"\d+ cores, .+, Python 3\.\d+\.\d+, load ", title)
+    assert re.search(r"\d+ cores, .+, Python 3\.\d+\.\d+ \(/\S+\), load ", title)
     assert [line.split() for line in lines if line.startswith("what ")] == [COLUMNS]
     assert sorted(rows) == sorted(FEWEST[name])
     for row_name, fewest in FEWEST[name].items():

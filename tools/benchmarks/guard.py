@@ -1,9 +1,24 @@
-"""`tools/bench guard`: what one message costs at the ingress and at the egress of a part."""
+"""`tools/bench guard`: what one message costs at the ingress and at the egress of a part.
+
+The goals are held to the *least* of many short rounds of CPU time. What else a machine does can
+only add to what a round takes (a neighbour in the caches or on the other half of a core, a clock
+that slows down), never take from it; so the least says what the code costs, and the median how
+busy the machine was. Each round takes the next of many messages, so the least is no luck of one
+message, nor of one that lies in the caches still; a topic is one known before, as those of boards
+and bundles are, but each action has topics of its own, as actions have.
+
+*Compact* is a board's measurement. *Full* is the core profile: the goal was set by prototypes'
+envelopes of 432 bytes, shorter than any message of today's wire with the full profile, whose
+metadata alone take that much. Nearest to it is the progress of an action (521 bytes); beside it
+stand what a consumer asks for and a bundle with three sensors' features, more than twice as long,
+held to the same.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import messages
@@ -14,54 +29,34 @@ from nervus.wire import Accepted, Guard, Mint, encode, topics
 from nervus.wire.contracts import CONTRACTS, RelayBundle
 from nervus.wire.decode import decode
 from nervus.wire.ids import MessageIds
+from nervus.wire.reader import reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nervus.wire import Packet, Publish
 
-_BATCH: Final = 2_000
-_ROUNDS: Final = 15
+_BATCH: Final = 100
+_ROUNDS: Final = 300
 _QUICK_BATCH: Final = 20
 _QUICK_ROUNDS: Final = 3
-_ACCEPTS: Final = (topics.AFFERENT, topics.RELAY_BUNDLE, topics.COMMAND_REQUEST)
-
-
-async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - every benchmark has this one signature
-    """Time every step; medians of interleaved rounds."""
-    batch, rounds = (_QUICK_BATCH, _QUICK_ROUNDS) if quick else (_BATCH, _ROUNDS)
-    tell(f"{rounds} rounds of {batch} messages each")
-    kinds = {
-        "compact afferent": [publish for publish, _ in messages.afferents(batch)],
-        "full bundle": _bundles(batch),
-        "full command request": _requests(batch),
-    }
-    cases = [case for kind, publishes in kinds.items() for case in _ingress(kind, publishes)]
-    cases += _egress(batch)
-    spreads = interleaved(cases, rounds)
-    rows = []
-    for kind, publishes in kinds.items():
-        size = len(encode(publishes[0].message))
-        for step in ("decode + guard", "decode alone", "validation alone"):
-            name = f"{kind}: {step}"
-            seen = _SEEN.get(name, "")
-            note = f"{size} bytes" if step == "decode + guard" else seen
-            goals = (Goal("≤", _GOALS[kind]),) if step == "decode + guard" else ()
-            rows.append(Row(name, name, "µs", spreads[name].values(), batch * rounds, goals, note))
-    for case in cases[-3:]:
-        goals = (Goal("≤", 1.0),) if case.name == "id" else ()
-        what = _EGRESS[case.name]
-        values = spreads[case.name].values()
-        rows.append(Row(case.name, what, "µs", values, batch * rounds, goals))
-    return rows
-
-
-_GOALS: Final = {"compact afferent": 8.0, "full bundle": 15.0, "full command request": 15.0}
-_SEEN: Final = {
-    "compact afferent: validation alone": "pydantic; 2.5 µs seen",
-    "full bundle: validation alone": "pydantic; 5.0 µs seen",
-    "full command request: validation alone": "pydantic",
-    "compact afferent: decode alone": "jiter, and what strict JSON adds",
+_DIFFERENT: Final = 2_000
+_REMEMBERED: Final = 1_000
+"""Ids that a guard remembers here: half of them for certain, so that what comes again long after
+is no duplicate and one guard can judge all rounds."""
+_ACCEPTS: Final = (
+    topics.AFFERENT, topics.RELAY_BUNDLE, topics.COMMAND_REQUEST, topics.ACTION_PROGRESS,
+)  # fmt: skip
+_GOALS: Final = {
+    "compact afferent": 8.0,
+    "full progress": 15.0,
+    "full command request": 15.0,
+    "full bundle": 15.0,
+}
+_STEPS: Final = {
+    "decode + guard": "",
+    "reading alone": "the one pass of pydantic within it",
+    "two passes": "what reading would take that decodes first",
 }
 _EGRESS: Final = {
     "id": "a message id",
@@ -70,33 +65,64 @@ _EGRESS: Final = {
 }
 
 
-def _ingress(kind: str, publishes: Sequence[Publish]) -> list[Case]:
+async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - every benchmark has this one signature
+    """Time every step in interleaved rounds."""
+    batch, rounds = (_QUICK_BATCH, _QUICK_ROUNDS) if quick else (_BATCH, _ROUNDS)
+    tell(f"{rounds} rounds of {batch} messages each")
+    each = min(_DIFFERENT, batch * rounds)
+    kinds = {
+        "compact afferent": [publish for publish, _ in messages.afferents(each)],
+        # Of these no topic comes again: as many as are judged.
+        "full progress": _progress(batch * rounds),
+        "full command request": _requests(batch * rounds),
+        "full bundle": _bundles(each),
+    }
+    cases = [case for kind, publishes in kinds.items() for case in _ingress(kind, publishes, batch)]
+    cases += _egress(batch)
+    spreads = interleaved(cases, rounds)
+    rows = []
+    for kind, publishes in kinds.items():
+        size = len(encode(publishes[0].message))
+        for step, what in _STEPS.items():
+            name = f"{kind}: {step}"
+            goals = () if what else (Goal("≤", _GOALS[kind], "least"),)
+            values = spreads[name].values()
+            note = what or f"{size} bytes"
+            rows.append(Row(name, name, "µs", values, batch * rounds, goals, note))
+    for name, what in _EGRESS.items():
+        goals = (Goal("≤", 1.0, "least"),) if name == "id" else ()
+        rows.append(Row(name, what, "µs", spreads[name].values(), batch * rounds, goals))
+    return rows
+
+
+def _ingress(kind: str, publishes: Sequence[Publish], batch: int) -> list[Case]:
     packets = [messages.packet(publish) for publish in publishes]
-    values = [decode(packet.payload) for packet in packets]
     contract = CONTRACTS[publishes[0].address.spec.contract]
-    validate = contract.__pydantic_validator__.validate_python
-    count = len(packets)
+    plainly, strictly = reader(contract).plainly, reader(contract).strictly
+    judge = Guard(_ACCEPTS, dedupe_limit=_REMEMBERED).judge
 
-    def judging() -> Callable[[], int]:
-        # New for each round, or all but the first round would be duplicates.
-        return partial(_judge, Guard(_ACCEPTS), packets)
+    def judging(part: Sequence[Packet]) -> int:
+        passed = 0
+        for packet in part:
+            passed += type(judge(packet, NOW_MS + 1_000)) is Accepted
+        return passed
 
-    def decoding() -> int:
-        return len([decode(packet.payload) for packet in packets])
+    # Nothing that was read is kept: to free it would be timed with the next.
+    def reading(part: Sequence[Packet]) -> int:
+        for packet in part:
+            plainly(packet.payload)
+        return len(part)
 
-    def validating() -> int:
-        return len([validate(value) for value in values])
+    def twice(part: Sequence[Packet]) -> int:
+        for packet in part:
+            strictly(decode(packet.payload))
+        return len(part)
 
-    return [
-        Case(f"{kind}: decode + guard", count, judging),
-        Case(f"{kind}: decode alone", count, lambda: decoding),
-        Case(f"{kind}: validation alone", count, lambda: validating),
-    ]
+    def case(step: str, run: Callable[[Sequence[Packet]], int]) -> Case:
+        parts = cycle([packets[at : at + batch] for at in range(0, len(packets), batch)])
+        return Case(f"{kind}: {step}", batch, lambda: partial(run, next(parts)))
 
-
-def _judge(guard: Guard, packets: Sequence[Packet]) -> int:
-    judge = guard.judge
-    return sum(isinstance(judge(packet, NOW_MS + 1_000), Accepted) for packet in packets)
+    return [case(*each) for each in zip(_STEPS, (judging, reading, twice), strict=True)]
 
 
 def _egress(count: int) -> list[Case]:
@@ -143,6 +169,11 @@ def _bundles(count: int) -> list[Publish]:
 def _requests(count: int) -> list[Publish]:
     mint = Mint("lamp-logic", "consumer", seed=3, boot=1)
     return [messages.request(mint, NOW_MS, number % 2 == 0) for number in range(count)]
+
+
+def _progress(count: int) -> list[Publish]:
+    mint = Mint("reliable", "reliable", seed=4, boot=1)
+    return [messages.progress(mint, NOW_MS) for _ in range(count)]
 
 
 def _mint() -> Mint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,19 +17,23 @@ class Machine:
     cores: int
     processor: str
     python: str
+    executable: str
     load: float
 
     @classmethod
     def read(cls) -> Self:
         """This machine, now."""
         cores = len(os.sched_getaffinity(0))
-        return cls(cores, _processor(), platform.python_version(), round(os.getloadavg()[0], 2))
+        # Behind a virtual environment: one built with profiles, as Debian's, is a fifth faster.
+        executable = str(Path(sys.executable).resolve())
+        load = round(os.getloadavg()[0], 2)
+        return cls(cores, _processor(), platform.python_version(), executable, load)
 
     def line(self) -> str:
         """One line for the head of a table."""
         return (
-            f"{self.cores} cores, {self.processor}, Python {self.python}, "
-            f"load {self.load:.1f} at the start"
+            f"{self.cores} cores, {self.processor}, Python {self.python} "
+            f"({self.executable}), load {self.load:.1f} at the start"
         )
 
 

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from nervus.wire import Mint, Packet, Publish, encode, timestamp, topics
 from nervus.wire.contracts import (
+    ActionProgress,
+    ActionProgressPayload,
     AfferentSignal,
     AfferentSignalPayload,
     CommandRequest,
@@ -86,3 +88,11 @@ def request(mint: Mint, now_ms: int, value: Any, actuator: str = "lamp") -> Publ
     return mint.full(
         CommandRequest, address, payload, now_ms, action_id=action_id, deadline_ms=10_000
     )
+
+
+def progress(mint: Mint, now_ms: int) -> Publish:
+    """What reliable says of an action that it took on."""
+    action_id = mint.id(now_ms)
+    payload = ActionProgressPayload(stage="accepted")
+    address = topics.action_progress("room", "r0", action_id)
+    return mint.full(ActionProgress, address, payload, now_ms, action_id=action_id)
