@@ -361,6 +361,29 @@ def test_broker_that_never_answers_is_left(stage: str) -> None:
     assert bench.owner.downs == [("connect_timeout", [])]
 
 
+def test_broker_that_keeps_silent_in_the_handshake_is_waited_for() -> None:
+    bench = Bench(connect_timeout_ms=5000)
+    bench.reachable = False
+    bench.link.poll(0)
+    assert bench.link.wants_write
+    bench.script.connected = True
+    bench.script.takes = False  # as TLS does until the handshake is over
+    bench.link.poll(0)
+    # The socket takes bytes, so asking for that would wake the loop at once and all the time.
+    assert not bench.link.wants_write
+    assert not bench.link.busy
+    assert bench.link.wait_ms(0) == 5000
+
+
+def test_bytes_that_the_network_does_not_take_are_waited_for() -> None:
+    bench = Bench()
+    bench.up()
+    bench.script.takes = False
+    bench.link.publish("/t", b"data", 0)
+    bench.link.poll(1)
+    assert bench.link.wants_write
+
+
 def test_backoff_doubles_its_ceiling_with_full_jitter_up_to_the_cap() -> None:
     bench = Bench(backoff_ms=500, backoff_cap_ms=15_000)
     now = 0

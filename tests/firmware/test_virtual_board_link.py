@@ -1,6 +1,7 @@
 """A virtual board on a real broker: birth, measurements, time, last will, coming back."""
 
 import asyncio
+import os
 import ssl
 from pathlib import Path
 
@@ -177,3 +178,37 @@ async def test_board_refuses_a_broker_whose_certificate_names_another_host(
         await board_says(board, "link down: tls")
 
     assert not any("link up" in line for line in board.log.lines)
+
+
+async def test_broker_that_says_nothing_in_the_handshake_does_not_keep_the_board_busy(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    greeted = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1):
+            greeted.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    identity = Identity(
+        certificates.path("m1", "cert", "der"),
+        certificates.path("m1", "key", "der"),
+        certificates.path("ca", "cert", "der"),
+    )
+    port = server.sockets[0].getsockname()[1]
+    async with server, VirtualBoard(tmp_path / "m1", node(port), identity) as board:
+        async with asyncio.timeout(12):
+            await greeted.wait()
+        began = cpu_ticks(board)
+        await asyncio.sleep(1)
+        used = cpu_ticks(board) - began
+
+    assert used < 0.3 * os.sysconf("SC_CLK_TCK")
+
+
+def cpu_ticks(board: VirtualBoard) -> int:
+    """Processor time of the board's process so far, in ticks of the kernel."""
+    fields = Path(f"/proc/{board.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import tempfile
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import reflexes
+from benchmarks.edges import program
 from benchmarks.house import house
 from benchmarks.stand import IDENTITY, Stand
 from benchmarks.table import Goal, Row
@@ -19,7 +18,7 @@ from benchmarks.timing import DidNotHappenError
 from nervus.simulator import Toolchain, VirtualBoard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from benchmarks.house import House
     from nervus.simulator import Form
@@ -35,6 +34,7 @@ _HEAPS: Final[tuple[tuple[Form, str, int, int, float], ...]] = (
 )
 _SETTLE_S: Final = 2.0
 _HEAP_WORD: Final = "heap"
+_TALKATIVE: Final = "main.py"  # says each second what is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ async def _free(
     flash = hub.state.path / "boards" / f"heap-{form}-{heap}-{lamps}"
     node = reflexes.node(hub.settings.brokers.spinal.port, doors=doors, lamps=lamps)
     note = f"{doors} sensors, {lamps} actuators, {doors} rules, over TLS"
-    async with _talkative(form, heap) as toolchain, stand.running():
+    async with program(_TALKATIVE, form=form, heap=heap) as toolchain, stand.running():
         board = VirtualBoard(flash, node, reflexes.identity(hub), toolchain)
         async with board:
             try:
@@ -161,18 +161,6 @@ async def _free(
     what = f"heap free after {1 + reconnects} connects, heapsize {heap}, modules in {form}"
     name = f"heap {heap} {form} {doors}+{lamps}"
     return Row(name, what, "%", values, len(lines), goals, note)
-
-
-@asynccontextmanager
-async def _talkative(form: Form, heap: str) -> AsyncIterator[Toolchain]:
-    """The firmware tree with a main.py that says what is free."""
-    found = Toolchain.locate()
-    with tempfile.TemporaryDirectory(prefix="nervus-bench-") as folder:
-        tree = Path(folder)
-        for name in ("lib", "simulator", "boot.py"):
-            (tree / name).symlink_to(found.firmware / name)
-        (tree / "main.py").symlink_to(_ON_BOARD / "main.py")
-        yield replace(found, firmware=tree, form=form, heap=heap)
 
 
 async def _drift(hub: House, cycles: int) -> Row:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks import edges
+from benchmarks.edges import DOOR_PIN, DOORS, LAMP_PIN, Edges
 from benchmarks.proxy import Proxy
 from benchmarks.stand import Stand
 from benchmarks.table import Goal, Row
 from benchmarks.timing import DidNotHappenError, percentiles
-from nervus.simulator import Identity, Output, VirtualBoard
+from nervus.simulator import Identity, VirtualBoard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 DEVICE: Final = "m1"
 ROOM: Final = "kitchen"
-DOORS: Final = 12  # so that no rule comes near its most fires a minute
-_DOOR_PIN: Final = 10
-_LAMP_PIN: Final = 30
-_LEAST_GAP_S: Final = 0.008
-_MOST_GAP_S: Final = 0.012
-_MISSED_S: Final = 1.0
 _FLOOD_RATE: Final = 500.0
 _CYCLE_S: Final = 0.2
 _OFF_S: Final = 0.02
@@ -47,15 +41,6 @@ _FAULTS: Final = {
 }
 
 
-@dataclass(slots=True)
-class Edges:
-    """What became of the edges under one condition."""
-
-    times_ms: list[float] = field(default_factory=list)
-    missed: int = 0
-    restarts: int = 0
-
-
 def node(
     port: int, host: str = "localhost", doors: int = DOORS, lamps: int = DOORS
 ) -> dict[str, Any]:
@@ -68,10 +53,10 @@ def node(
         "keepalive_s": 4,
         "ping_s": 1,
         "sensors": [
-            {"id": f"door-{n}", "driver": "digital", "pin": _DOOR_PIN + n} for n in range(doors)
+            {"id": f"door-{n}", "driver": "digital", "pin": DOOR_PIN + n} for n in range(doors)
         ],
         "actuators": [
-            {"id": f"lamp-{n}", "driver": "digital", "pin": _LAMP_PIN + n, "boot": 0}
+            {"id": f"lamp-{n}", "driver": "digital", "pin": LAMP_PIN + n, "boot": 0}
             for n in range(lamps)
         ],
     }
@@ -109,10 +94,12 @@ async def measure(hub: House, count: int, tell: Callable[[str], None]) -> list[R
     listener = hub.settings.brokers.spinal
     proxy = Proxy(listener.connect_host, listener.port)
     stand = Stand(hub, DEVICE, ROOM)
+    boards = hub.state.path / "boards"
     async with (
         proxy.running(),
         stand.running(),
-        VirtualBoard(hub.state.path / "boards" / DEVICE, node(proxy.port), identity(hub)) as board,
+        VirtualBoard(boards / DEVICE, node(proxy.port), identity(hub)) as board,
+        edges.echo(boards / "echo") as alone,
     ):
         await stand.synced()
         for number in range(DOORS):
@@ -122,24 +109,38 @@ async def measure(hub: House, count: int, tell: Callable[[str], None]) -> list[R
             tell(f"{count} edges while {words}")
             await _online(stand)
             starts = board.starts
+            preferred = edges.prefer(board) and edges.prefer(alone)
             async with _under(fault, proxy, stand, board) as happened:
-                edges = await _edges(board, count)
-            edges.restarts = board.starts - starts
-            if edges.restarts:
+                seen = await edges.move(board, alone, count)
+            if not preferred:
+                happened[0] += "; in competition for the processor"
+            restarts = board.starts - starts
+            if restarts:
                 happened[0] += f"; the board restarted: {last_error(board)}"
-            rows.append(_row(fault, words, edges, happened[0], rows))
+            rows.append(_row(fault, words, seen, restarts, happened[0], rows))
     return rows
 
 
-def _row(fault: str, words: str, edges: Edges, happened: str, before: list[Row]) -> Row:
-    values = percentiles(edges.times_ms)
-    values |= {"missed": edges.missed, "restarts": edges.restarts}
+def _row(
+    fault: str,
+    words: str,
+    seen: tuple[Edges, Edges],
+    restarts: int,
+    happened: str,
+    before: list[Row],
+) -> Row:
+    of_board, of_stand = seen
+    values = percentiles(of_board.times_ms)
+    values |= {"missed": of_board.missed, "restarts": restarts}
     goals = _GOALS
     if before:
         goals = (Goal("≤", 2 * before[0].values["p99"], "p99"), _GOALS[-1])
     goals = (*goals, Goal("≤", 0.0, "missed"), Goal("≤", 0.0, "restarts"))
+    alone = percentiles(of_stand.times_ms)
+    values |= {f"stand {key}": value for key, value in alone.items()}
+    note = f"{happened}; {of_board.waited_of_worst():.3g} ms of the worst waited for a core"
     what = f"reflex, input → output, while {words}"
-    return Row(f"reflex {fault}", what, "ms", values, len(edges.times_ms), goals, happened)
+    return Row(f"reflex {fault}", what, "ms", values, len(of_board.times_ms), goals, note)
 
 
 @asynccontextmanager
@@ -200,31 +201,3 @@ async def _reconnecting(board: VirtualBoard) -> None:
         await asyncio.sleep(_OFF_S)
         board.set_wifi(True)
         await asyncio.sleep(_CYCLE_S - _OFF_S)
-
-
-async def _edges(board: VirtualBoard, count: int) -> Edges:
-    edges = Edges()
-    for number in range(count):
-        # Not in step with anything the board does by itself.
-        await asyncio.sleep(random.uniform(_LEAST_GAP_S, _MOST_GAP_S))  # noqa: S311 - no secret
-        door = number % DOORS
-        lamp = _LAMP_PIN + door
-        level = int(board.level("pin", lamp) == 0)
-        with board.outputs() as outputs:
-            set_ns = time.time_ns()
-            board.set_pin(_DOOR_PIN + door, level)
-            output = await _moved(outputs, lamp, level)
-        if output is None:
-            edges.missed += 1
-        else:
-            edges.times_ms.append((output.at_ns - set_ns) / 1e6)
-    return edges
-
-
-async def _moved(outputs: AsyncIterator[Output], pin: int, level: int) -> Output | None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_MISSED_S):
-            async for output in outputs:
-                if (output.number, output.value) == (pin, level):
-                    return output
-    return None

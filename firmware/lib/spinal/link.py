@@ -127,8 +127,10 @@ class Link:
 
     @property
     def wants_write(self) -> bool:
-        """True while connecting or with bytes that the network has not taken yet."""
-        return self.state == DIALLING or bool(self._wire.unsent)
+        """True while TCP connects or with bytes that the network has not taken yet."""
+        # The first packet lies here throughout the TLS handshake, which waits for the other side: a
+        # socket that can be written to would wake the loop again and again, for nothing.
+        return self.state == DIALLING or (self.state != CONNECTING and bool(self._wire.unsent))
 
     def wait_ms(self, now: int) -> int:
         """How long nothing needs doing unless the network or the caller has something."""
