@@ -363,3 +363,24 @@ def test_a_parameter_of_others_is_copied_and_changes_nothing_here() -> None:
     core = brainstem(lateness_ms=0)
     assert len(of(ParameterUpdate, core.step(parameter(5, name="brightness"), NOW_MS), "spinal"))
     assert length(core, NOW_MS) == 1_000
+
+
+def test_what_boards_are_told_is_not_taken_for_what_brainstem_is_told() -> None:
+    core, other = brainstem(lateness_ms=0), brainstem(2, lateness_ms=0)
+    said = [*core.step(trigger(), NOW_MS), *core.step(parameter(2_000), NOW_MS)]
+    copies = [judged(each, NOW_MS) for each in said if each.on == "spinal"]
+    assert {type(copy.message) for copy in copies} == {GlobalBroadcast, ParameterUpdate}
+    for copy in copies:
+        (rejected,) = other.step(copy, NOW_MS)
+        assert (rejected.reason_code, rejected.stage) == ("wrong_broker", "apply")
+        assert rejected.packet.topic in rejected.reason
+    assert other.counters.misplaced == len(copies)
+    assert other.tick(NOW_MS + 60_000) == []
+    assert length(other, NOW_MS + 60_000) == 1_000
+
+
+def test_a_copy_that_was_removed_leaves_a_parameter_in_force() -> None:
+    core = brainstem(lateness_ms=0)
+    core.step(parameter(2_000), NOW_MS)
+    assert core.step(Removed(topics.global_parameters(*KITCHEN), "spinal"), NOW_MS) == []
+    assert length(core, NOW_MS) == 2_000

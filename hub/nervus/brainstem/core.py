@@ -56,6 +56,7 @@ class BrainstemCounters:
     reflex_fires: int = 0
     devices_offline: int = 0
     crowded_scopes: int = 0
+    misplaced: int = 0
 
 
 class Brainstem:
@@ -140,19 +141,30 @@ class Brainstem:
                 self._status(event)
             case ReflexFire():
                 self.counters.reflex_fires += 1
+            case MediaEvent():
+                return self._afferent(_measured(event), now_ms)
+            case _:
+                return self._told(event, now_ms)
+        return ()
+
+    def _told(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
+        """Take what a part says to other parts."""
+        if event.broker != "core":
+            # A copy for boards: to take it would be to copy it again.
+            self.counters.misplaced += 1
+            reason = f"{event.address.topic} is taken from the core broker"
+            return [refuse(event, "wrong_broker", "apply", reason)]
+        match event.message:
             case PatternResponse():
                 return self._patterns.respond(event)
             case GlobalModeUpdate():
                 return self._tuning.set_mode(event, now_ms)
             case ParameterUpdate():
                 return self._parameters(event, now_ms)
-            case MediaEvent():
-                return self._afferent(_measured(event), now_ms)
             case PatternTrigger() | GlobalBroadcast():
                 return self._of_scope(event, now_ms)
             case other:
                 raise TypeError(f"brainstem takes no {type(other).__name__}")
-        return ()
 
     def _of_scope(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
         scope = self._scope(event.address.levels, now_ms)
@@ -185,6 +197,8 @@ class Brainstem:
 
     def _removed(self, event: Removed, now_ms: int) -> Sequence[Publish]:
         levels = event.address.levels
+        if event.broker != "core":
+            return ()
         if event.address.spec is topics.MODE:
             return self._tuning.remove_mode((levels["scope_level"], levels["scope"]), now_ms)
         if event.address.spec is topics.GLOBAL_PARAMETERS:
