@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from nervus.bus import (
     JournalSettings,
     Limits,
     OfferTimeoutError,
+    Outgoing,
     Session,
     Shell,
     Start,
@@ -412,6 +414,46 @@ async def test_a_flood_is_dropped_told_and_never_delays_what_is_acknowledged(
     kinds = Counter(type(record) for record in run.records())
     # What the shell drops draws ids too: without it a replay would make others.
     assert (kinds[Took], kinds[Refused]) == (12, 20)
+
+
+@pytest.mark.req("S2-83")
+async def test_a_backlog_of_content_keeps_neither_control_waiting_nor_the_sockets(
+    broker: PlainBroker,
+) -> None:
+    turns, behind, longest, since_turn, turn_seen = 0, 0, 0, 0, 0
+    urgent = driver()
+
+    def answer(event: Any) -> Sequence[Any]:
+        nonlocal behind, longest, since_turn, turn_seen
+        began = time.perf_counter()
+        if not isinstance(event, Accepted):
+            return ()
+        if event.message.meta.message_id == urgent.message.meta.message_id:
+            return relayed(event)
+        behind += stand.shell.counters.published > stand.session.counters.published
+        since_turn = since_turn + 1 if turn_seen == turns else 1
+        longest, turn_seen = max(longest, since_turn), turns
+        while time.perf_counter() < began + 0.001:
+            pass
+        return ()
+
+    async def look() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    core = Recorder(answer)
+    async with Stand(broker, core) as stand:
+        looking = asyncio.create_task(look())
+        for qos, messages in ((0, [driver() for _ in range(200)]), (1, [urgent])):
+            for each in messages:
+                stand.foreign.post(Outgoing(each.address.topic, encode(each.message), qos))
+        await within(lambda: len(core.messages) == 201)
+        await within(lambda: len(stand.seen) == 1)
+        looking.cancel()
+    # Its answer was gone before any more content was taken, and the loop had its turns between.
+    assert (behind, longest <= 2) == (0, True)
 
 
 async def test_a_denied_publish_is_counted(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from nervus.wire.topic_parser import parse
 TICK_MS: Final = 50
 CLOCK_BACK_MS: Final = 10_000
 _LOG: Final = logging.getLogger(__name__)
-_BATCH: Final = 64
+_SLICE_S: Final = 0.001
 
 Commit = Callable[[Sequence[Any]], Awaitable[object]]
 
@@ -243,24 +243,30 @@ class Shell:
             self._arrived.set()
 
     async def _drain(self) -> None:
-        while True:
-            now_ms = self._time()
-            for _ in range(_BATCH):
-                if self._urgent:
-                    self._take(self._urgent.popleft(), now_ms)
-                elif self._bulk:
-                    self._take_packet(self._bulk.popleft(), now_ms)
-                else:
-                    break
-                if self._committing >= self.commit_limit:
-                    await self._commits()
-                    now_ms = self._time()
+        while self._urgent or self._bulk:
+            queue: deque[Any] = self._urgent or self._bulk
+            await self._take_some(queue)
             self._room.set()
             if not self._urgent and not self._bulk:
                 return
             self._tick_if_due(self._time())
-            # Sockets are read between batches, or a flood would starve them.
+            # Between slices sockets are read and written, or a flood would starve them.
             await asyncio.sleep(0)
+            if queue is self._urgent:
+                # The session's sender had that turn, the socket has this one: what control caused
+                # is gone before content is looked at.
+                await asyncio.sleep(0)
+
+    async def _take_some(self, queue: deque[Any]) -> None:
+        """Take from one queue, for no longer than control may have to wait for it."""
+        now_ms, end = self._time(), time.monotonic() + _SLICE_S
+        while queue:
+            self._take(queue.popleft(), now_ms)
+            if self._committing >= self.commit_limit:
+                await self._commits()
+                now_ms = self._time()
+            if time.monotonic() >= end:
+                return
 
     def _tick_if_due(self, now_ms: int) -> None:
         if now_ms < self._tick_due_ms:
