@@ -136,6 +136,9 @@ class Scripted:
             raise OSError(5)
         return value
 
+    def moved(self) -> bool:
+        return True
+
 
 def sampling() -> None:
     door = {"id": "door", "unit": None, "ttl_ms": None, "debounce_ms": 30}

@@ -23,14 +23,15 @@ class Sensor:
         self.edges: list[int] = []
         self.digital = config["driver"] == "digital"
         self._invert = config["invert"]
-        self._scale = config["scale"]
-        self._offset = config["offset"]
         if self.digital:
+            self._level = -1
             pulls = {"up": machine.Pin.PULL_UP, "down": machine.Pin.PULL_DOWN}
             self._pin = machine.Pin(config["pin"], machine.Pin.IN, pulls.get(config["pull"]))  # type: ignore[arg-type] # None is taken, too
             self._wake = on_edge
             self._pin.irq(self._on_edge, machine.Pin.IRQ_RISING | machine.Pin.IRQ_FALLING)
         else:
+            self._scale = config["scale"]
+            self._offset = config["offset"]
             self._adc = machine.ADC(machine.Pin(config["pin"]))
 
     def read(self) -> object:
@@ -40,8 +41,14 @@ class Sensor:
         """
         if self.digital:
             level = self.edges.pop(0) if self.edges else self._pin.value()
+            self._level = level
             return bool(level) != self._invert
         return self._adc.read_u16() * self._scale + self._offset
+
+    def moved(self) -> bool:
+        """Whether a digital input has moved since it was read, or stands elsewhere."""
+        # Asked in every turn: ports lose interrupts when many come at once.
+        return bool(self.edges) or self._pin.value() != self._level
 
     def _on_edge(self, pin: "Any") -> None:
         # A pulse that comes and goes while the loop does something else is not missed. A contact

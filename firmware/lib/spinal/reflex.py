@@ -195,10 +195,11 @@ class Engine:
             return firings
         causes = causes or []
         ends = self._ended + [rule for rule, cause in causes if cause == "else"]
-        self._ended = []
-        settled: list[str] = []
-        for rule in sorted(ends, key=_rank):
-            self._end(rule, before, settled, ticks_ms, firings)
+        if ends:
+            self._ended = []
+            settled: list[str] = []
+            for rule in sorted(ends, key=_rank):
+                self._end(rule, before, settled, ticks_ms, firings)
         for rule, cause in causes:
             if cause == "then":
                 firings.append(self._fire(rule, cause, ticks_ms))
@@ -340,9 +341,16 @@ class Engine:
     def _is_held(self, rule: "Rule", step: "dict[str, Any]", above: "Any") -> bool:
         """Whether a rule above this one holds the actuator of this step."""
         actuator = step.get("actuator")
-        return actuator is not None and any(
-            above(other, rule) and other.holds(actuator) for other in self._by_priority
-        )
+        if actuator is not None:
+            for other in self._by_priority:
+                if (
+                    other.acting
+                    and other is not rule
+                    and other.holds(actuator)
+                    and above(other, rule)
+                ):
+                    return True
+        return False
 
     def _end_later(self, rule: "Rule") -> None:
         """Let a rule that no evaluation will judge again end at the next one."""
@@ -387,7 +395,8 @@ class Engine:
         gives = rule.lasts and any(step.get("actuator") == actuator for step in rule.steps("then"))
         for other in self._by_priority:
             if (
-                other is not rule
+                other.acting
+                and other is not rule
                 and other.holds(actuator)
                 and (
                     other.order > before

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MINUTE_MS = 60_000
+_MASK = (1 << 30) - 1  # as in spinal.ticks; a constant of its own module costs a board nothing
 
 
 def rule_hash(payload: "dict[str, Any]") -> str:
@@ -83,7 +84,8 @@ class Rule:
         self._cooling_since: int | None = None
         self._recent: list[int] | None = None  # ticks of the fires of the last minute
         self._pending = False
-        self._fired = False
+        self.acting = False
+        """Whether its condition is true and it has fired."""
 
     def steps(self, cause: str) -> "list[dict[str, Any]]":
         """Return the steps of "else", or those of "then" for any other cause."""
@@ -91,7 +93,13 @@ class Rule:
 
     def judge(self, values: "dict[str, Any]", ticks_ms: int) -> str | None:
         """Whether "then" is to be done now, or the rule has ended: "else"."""
-        timed = self._timed(ticks_ms) if self._recent or self._cooling_since is not None else False
+        timed = False
+        recent = self._recent
+        # Asked of each rule in every turn: `elapsed` written out.
+        if self._cooling_since is not None or (
+            recent and (ticks_ms - recent[0]) & _MASK >= _MINUTE_MS
+        ):
+            timed = self._timed(ticks_ms)
         only = self._only
         if only is not None:
             value = values.get(only.sensor)
@@ -103,7 +111,7 @@ class Rule:
             return None
         if not state:
             return "else" if self.let_go() else None
-        if not self._fired:
+        if not self.acting:
             self._pending = True
         for leaf in self._pulses:
             if leaf.result:
@@ -115,7 +123,7 @@ class Rule:
         ):
             return None
         self._pending = False
-        self._fired = True
+        self.acting = True
         return "then"
 
     def _timed(self, ticks_ms: int) -> bool:
@@ -152,10 +160,10 @@ class Rule:
 
     def let_go(self) -> bool:
         """Hold nothing any more; whether it had fired, so that it ends."""
-        ended = self._fired
+        ended = self.acting
         if self._only is not None and (ended or self._pending):
             self._only.seen = self
-        self._pending = self._fired = False
+        self._pending = self.acting = False
         return ended
 
     @property
@@ -165,9 +173,12 @@ class Rule:
 
     def holds(self, actuator: object) -> bool:
         """Whether its condition is true, it has fired, and it has set this actuator."""
-        if not self._fired or not self.live or self.dry_run:
+        if not self.acting or not self.live or self.dry_run:
             return False
-        return any(step.get("actuator") == actuator for step in self.then)
+        for step in self.then:  # noqa: SIM110 - any() and a generator take a board three times as long
+            if step.get("actuator") == actuator:
+                return True
+        return False
 
     def lasting_step(self, actuator: object) -> "dict[str, Any] | None":
         """The last of its steps that leaves this actuator somewhere; a pulse does not."""
