@@ -99,7 +99,7 @@ def test_a_clock_that_was_set_back_is_not_believed_until_it_agrees_again() -> No
         assert measured(core, now_ms - back_ms, now_ms, seq=seq) == []
     measured(core, NOW_MS + 290, NOW_MS + 300, seq=4)
     assert windows(core.tick(NOW_MS + 1_250)) == [(timestamp(NOW_MS), SECOND_MS, 4)]
-    clock = core._sources.get("b1", NOW_MS).clock
+    clock = core._sources.get("b1").clock
     assert (clock.jumps, clock.trusted) == (1, True)
     (late,) = measured(core, NOW_MS + 300, NOW_MS + 3_300, seq=3)
     assert late.reason_code == "expired"
@@ -110,7 +110,7 @@ def test_a_sample_sent_twice_out_of_order_is_no_jump_of_the_clock() -> None:
     measured(core, NOW_MS + 400, NOW_MS + 400, seq=9)
     (late,) = measured(core, NOW_MS - LATE_MS, NOW_MS + 410, seq=3)
     assert late.reason_code == "expired"
-    assert core._sources.get("b1", NOW_MS).clock.trusted
+    assert core._sources.get("b1").clock.trusted
 
 
 def test_a_new_boot_has_a_clock_of_its_own() -> None:

@@ -124,7 +124,7 @@ class Brainstem:
         return self._agenda.run(now_ms)
 
     def _afferent(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
-        scope = self._scope(event.address.levels, now_ms)
+        scope = self._scope(event.address.levels)
         if scope is None:
             return self._no_room(event)
         outcome = self._intake.take(scope, event, now_ms)
@@ -167,7 +167,7 @@ class Brainstem:
                 raise TypeError(f"brainstem takes no {type(other).__name__}")
 
     def _of_scope(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
-        scope = self._scope(event.address.levels, now_ms)
+        scope = self._scope(event.address.levels)
         if scope is None:
             return self._no_room(event)
         if isinstance(event.message, PatternTrigger):
@@ -211,13 +211,13 @@ class Brainstem:
             # An average across a gap of unknown length would say nothing.
             self._sources.forget_signals(event.address.levels["device_id"])
 
-    def _scope(self, levels: dict[str, str], now_ms: int) -> Scope | None:
+    def _scope(self, levels: dict[str, str]) -> Scope | None:
         key = (levels["scope_level"], levels["scope"])
         scope = self._scopes.get(key)
         if scope is None:
             if len(self._scopes) >= self._settings.scope_limit:
                 return None
-            scope = self._scopes[key] = Scope(key, self._settings, now_ms)
+            scope = self._scopes[key] = Scope(key, self._settings)
         return scope.tuned(self._tuning)
 
     def _no_room(self, event: Accepted) -> list[Rejected]:
@@ -233,7 +233,7 @@ class Brainstem:
         ]
         own = None
         if self._owns("/".join(key)):
-            own = self._scope({"scope_level": key[0], "scope": key[1]}, now_ms)
+            own = self._scope({"scope_level": key[0], "scope": key[1]})
         effects: list[Publish] = []
         for scope in [*([own] if own else []), *scopes]:
             effects += self._broadcaster.review(scope.tuned(self._tuning), now_ms)
@@ -256,7 +256,7 @@ class Brainstem:
         if stream.open or stream.closed_ms + LONGEST_MS > now_ms:
             self._agenda.put(now_ms + LONGEST_MS, self._retire_stream, subject)
         else:
-            del scope.streams[stream.channel, stream.historical]
+            scope.streams = tuple(each for each in scope.streams if each is not stream)
             self._retire(scope)
         return ()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from nervus.brainstem.agenda import Action, Agenda
+from nervus.brainstem.rate import Rate
 from nervus.brainstem.scope import Scope
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.brainstem.signal import Signal
@@ -77,6 +78,7 @@ class Intake:
         self._end = end
         self._retire = retire
         self._channels = sensor_channels()
+        self._rate = Rate(settings.scope_rate, settings.scope_burst)
 
     def take(self, scope: Scope, event: Accepted, now_ms: int) -> Open | Rejected | None:
         """Take one afferent; returns its window when that has to close at once."""
@@ -90,7 +92,7 @@ class Intake:
             counters.unknown += 1
             reason = f"no channel for sensor type {payload['sensor_type']!r} in the registry"
             return refuse(event, "unknown_channel", "apply", reason)
-        source = self._sources.get(event.address.levels["device_id"], now_ms)
+        source = self._sources.get(event.address.levels["device_id"])
         historical = bool(meta["historical"])
         urgent = meta["priority"] in _URGENT
         event_ms = self._place(source, meta, now_ms)
@@ -101,7 +103,7 @@ class Intake:
             counters.late += 1
             reason = f"measured {now_ms - meta['t_ms']} ms ago: send it as historical"
             return refuse(event, "expired", "apply", reason)
-        stream = scope.streams.get((channel, historical)) or self._stream(
+        stream = scope.stream(channel, historical=historical) or self._stream(
             scope, channel, now_ms, historical=historical
         )
         if event_ms < stream.closed_ms:
@@ -211,15 +213,18 @@ class Intake:
         return False
 
     def _within_rate(self, scope: Scope, source: Source, now_ms: int) -> bool:
-        if not source.samples.take(now_ms):
+        if not self._sources.sends(source, now_ms):
             self.counters.over_rate += 1
-        elif not scope.budget.take(now_ms):
+            return False
+        whole_ms = self._rate.take(scope.samples_ms, now_ms)
+        if whole_ms is None:
             self.counters.over_scope_rate += 1
-        else:
-            return True
-        return False
+            return False
+        scope.samples_ms = whole_ms
+        return True
 
     def _stream(self, scope: Scope, channel: str, now_ms: int, *, historical: bool) -> Stream:
-        stream = scope.streams[channel, historical] = Stream(channel, historical=historical)
+        stream = Stream(channel, historical=historical)
+        scope.streams += (stream,)
         self._agenda.put(now_ms + LONGEST_MS, self._retire, (scope, stream))
         return stream

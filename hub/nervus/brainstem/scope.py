@@ -7,8 +7,7 @@ from nervus.brainstem.correlation import Episodes
 from nervus.brainstem.level import Level
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.brainstem.stream import LONGEST_MS, Shape, Stream
-from nervus.brainstem.tuning import Mode, ScopeKey, Tuning
-from nervus.wire.bucket import TokenBucket
+from nervus.brainstem.tuning import PLAIN, ScopeKey, Tuning
 
 Kind = Literal["alert", "arousal"]
 
@@ -23,20 +22,24 @@ class Said:
 
 
 class Scope:
-    """What brainstem keeps of one scope; a flood in it spends its own budget only."""
+    """What brainstem keeps of one scope; a flood in it spends its own budget only.
+
+    There is one for each device where boards are granted no room, so it is small, too.
+    """
 
     __slots__ = (
-        "_seen", "alert", "arousal", "budget", "episodes", "key", "mode", "reason", "reviewed",
-        "said", "settings", "streams",
+        "_seen", "alert", "arousal", "episodes", "key", "mode", "reason", "reviewed",
+        "said", "samples_ms", "settings", "streams",
     )  # fmt: skip
 
-    def __init__(self, key: ScopeKey, settings: BrainstemSettings, now_ms: int) -> None:
+    def __init__(self, key: ScopeKey, settings: BrainstemSettings) -> None:
         self.key = key
         self.settings = settings
-        self.mode = Mode()
+        self.mode = PLAIN
         self._seen = -1
-        self.budget = TokenBucket(settings.scope_rate, settings.scope_burst, now_ms)
-        self.streams: dict[tuple[str, bool], Stream] = {}
+        self.samples_ms = 0.0
+        """When its budget of samples is whole again."""
+        self.streams: tuple[Stream, ...] = ()
         self.episodes = Episodes()
         self.alert = Level()
         self.arousal = Level()
@@ -50,6 +53,13 @@ class Scope:
             self._seen = tuning.version
             self.settings, self.mode = tuning.of(self.key)
         return self
+
+    def stream(self, channel: str, *, historical: bool) -> Stream | None:
+        """Its stream of a channel, of now or of long ago."""
+        for stream in self.streams:
+            if stream.channel == channel and stream.historical is historical:
+                return stream
+        return None
 
     def shape(self, channel: str) -> Shape:
         """The live windows of a channel."""

@@ -8,6 +8,9 @@ from nervus.wire.contracts import Scalar
 SignalKey = tuple[str, str, str]
 """Device, sensor type, unit ("" for none): what a feature is about, and how features are sorted."""
 
+HistoryKey = tuple[str, str, str, str, bool]
+"""Sensor type, unit, scope level, scope, and whether it was measured long ago."""
+
 _LARGEST_DIFFERENCE: Final = 1e150
 _LEAST_DEVIATION: Final = 1e-6
 
@@ -21,15 +24,23 @@ class Signal:
     and variance" (2009), section 9. A value older than the last one changes nothing.
     """
 
-    __slots__ = ("_average_ms", "_variance", "average", "key", "last", "updated_ms")
+    __slots__ = (
+        "_average_ms", "_variance", "average", "device_id", "history", "last", "updated_ms",
+    )  # fmt: skip
 
-    def __init__(self, key: SignalKey, average_ms: int) -> None:
-        self.key = key
+    def __init__(self, device_id: str, history: HistoryKey, average_ms: int) -> None:
+        self.device_id = device_id
+        self.history = history
         self._average_ms = average_ms
         self._variance = 0.0
         self.updated_ms = 0
         self.average: float | None = None
         self.last: Scalar | None = None
+
+    @property
+    def key(self) -> SignalKey:
+        """What it is of."""
+        return self.device_id, self.history[0], self.history[1]
 
     def take(self, value: Scalar, event_ms: int) -> bool:
         """Take a value that is no number; returns whether it differs from the last one."""

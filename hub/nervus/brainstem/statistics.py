@@ -57,12 +57,16 @@ class Statistics:
         else:
             if (surprise := signal.surprise(value)) > self.surprise:
                 self.surprise = surprise
-            # A sum of the largest doubles would overflow, a mean of them does not.
-            self.mean = self.mean * ((count - 1) / count) + value / count
-            if self.lowest is None or value < self.lowest:
-                self.lowest = value
-            if self.highest is None or value > self.highest:
-                self.highest = value
+            if self.lowest is None or self.highest is None:
+                self.lowest = self.highest = value
+                self.mean = float(value)
+            else:
+                # A sum of the largest doubles would overflow, a mean of them does not.
+                self.mean = self.mean * ((count - 1) / count) + value / count
+                if value < self.lowest:
+                    self.lowest = value
+                elif value > self.highest:
+                    self.highest = value
             self.changes += signal.take_number(value, event_ms)
             self.average = signal.average
         if event_ms >= self._last_ms:

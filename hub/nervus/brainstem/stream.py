@@ -31,7 +31,7 @@ class Stream:
         self.historical = historical
         self.open: list[Window] = []
         self.closed_ms = 0
-        self.past: list[Window] = []
+        self.past: tuple[Window, ...] = ()
 
     def find(self, event_ms: int) -> Window | None:
         """The open window that a moment lies in."""
@@ -72,11 +72,12 @@ class Stream:
     def summary(self, window: Window, shape: Shape) -> Summary | None:
         """Sum up a window that has just closed; None when there is nothing to tell."""
         if shape.hop_ms >= shape.length_ms:
-            self.past.clear()
+            self.past = ()
             return summarise([window], window)
-        self.past.append(window)
         since_ms = window.end_ms - shape.length_ms
-        self.past = [each for each in self.past if each.start_ms >= since_ms and each.size]
+        self.past = tuple(
+            each for each in (*self.past, window) if each.start_ms >= since_ms and each.size
+        )
         # An urgent one may have closed before an older one, whose grace still ran.
         told = sorted((w for w in self.past if w.end_ms <= window.end_ms), key=lambda w: w.start_ms)
         return summarise(told, window)

@@ -38,6 +38,10 @@ class Mode(NamedTuple):
     alert_factor: float = 1.0
 
 
+PLAIN: Final = Mode()
+"""No mode."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Parameters:
     members: dict[str, Any]
@@ -87,7 +91,7 @@ class Tuning:
             if parameters is not None:
                 members |= parameters.members
         settings = self._settings.model_copy(update=members) if members else self._settings
-        return settings, mode[0] if mode else Mode()
+        return settings, mode[0] if mode else PLAIN
 
     def set_mode(self, event: Accepted, now_ms: int) -> Sequence[Publish | Rejected]:
         """Take a GlobalModeUpdate."""
