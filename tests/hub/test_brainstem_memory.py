@@ -57,6 +57,7 @@ def held() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.timeout(60)  # each allocation is traced
 def test_ten_thousand_sources_take_less_than_thirty_megabytes() -> None:
     core, guard, bundles = brainstem(), Guard(TAKES), 0
     packets = list(islice(speech(SOURCES, 0.1), SOURCES + SOURCES // 2))
