@@ -138,8 +138,14 @@ class Envelope:
             self.last_seq = seq
             return data  # type: ignore[no-any-return] # Afferents.build says what it is
         tail = self._tail(sensor_type, unit, ttl_ms, priority)
-        # A number stays text: encoding it would cost another 16 bytes of heap for each message.
-        text = number(value) if type(value) in _NUMBERS else dumps(value).encode()  # type: ignore[arg-type] # asked by type(): a bool is an int
+        # Numbers and switches stay text: encoding them would cost heap for each message.
+        text: str | bytes
+        if isinstance(value, bool):
+            text = "true" if value else "false"
+        elif type(value) in _NUMBERS:
+            text = number(value)  # type: ignore[arg-type] # asked by type(): a tuple of types made here would cost heap
+        else:
+            text = dumps(value).encode()
         if self._form is None:
             self._form = _Form(self._source)
         self._form.reserve(len(tail) + len(text))
