@@ -9,6 +9,7 @@ import gc
 import json
 import sys
 import time
+from array import array
 
 from spinal.clock import Clock
 from spinal.envelope import Envelope
@@ -57,22 +58,21 @@ def main() -> None:
         }
         return envelope.build("ReflexFire", payload, 160, 86400000, "0" * 26, None, "critical")
 
-    measured = {}
+    calls = {
+        "afferent": afferent,
+        "afferent switch": switched,
+        "afferent CBOR": compact,
+        "nothing": lambda number: number,
+        "rule of 8": _evaluation(1, _largest()),
+    }
     for rules in (0, 1, 32):
-        engine = _engine(rules, _COLD)
-        measured[f"rules {rules}"] = _cost(lambda n, e=engine: e.evaluate(_VALUES, n), repeats)
-    engine = _engine(1, _largest())
-    measured["rule of 8"] = _cost(lambda n: engine.evaluate(_VALUES, n), repeats)
-    measured["afferent"] = _cost(afferent, repeats)
-    measured["afferent switch"] = _cost(switched, repeats)
-    measured["afferent CBOR"] = _cost(compact, repeats)
-    measured["nothing"] = _cost(lambda n: n, repeats)
+        calls[f"rules {rules}"] = _evaluation(rules, _COLD)
     sizes = {
         "AfferentSignal": len(bytes(afferent(1))),
         "ReflexFire": len(fire()),
         "CBOR": len(bytes(compact(1))),
     }
-    print(json.dumps({"costs": measured, "sizes": sizes}))
+    print(json.dumps({"costs": _costs(calls, repeats), "sizes": sizes}))
 
 
 def _largest() -> "dict[str, Any]":
@@ -83,7 +83,7 @@ def _largest() -> "dict[str, Any]":
     return {"any": [{"all": parts}, {"all": parts}]}
 
 
-def _engine(rules: int, when: "dict[str, Any]") -> Engine:
+def _evaluation(rules: int, when: "dict[str, Any]") -> "Callable[[int], Any]":
     engine = Engine()
     for number in range(rules):
         rule = {
@@ -97,19 +97,31 @@ def _engine(rules: int, when: "dict[str, Any]") -> Engine:
         status, problem = engine.configure(rule, 0)
         if status != "applied":
             raise ValueError(f"rule {number}: {problem}")
-    return engine
+    return lambda number: engine.evaluate(_VALUES, number)
 
 
-def _cost(call: "Callable[[int], Any]", repeats: int) -> "dict[str, float]":
-    """Median and least µs, and bytes of heap, of one call."""
-    times = []
+def _costs(calls: "dict[str, Callable[[int], Any]]", repeats: int) -> "dict[str, dict[str, float]]":
+    """Median and least µs, and bytes of heap, of one call of each; they take turns."""
+    times = {name: array("H") for name in calls}
     for _ in range(repeats):
         gc.collect()
-        began = ticks_us()
-        for number in range(_LOOPS):
-            call(number)
-        times.append(ticks_diff(ticks_us(), began) / _LOOPS)
-    times.sort()
+        for name, call in calls.items():
+            began = ticks_us()
+            for number in range(_LOOPS):
+                call(number)
+            times[name].append(ticks_diff(ticks_us(), began))
+    costs = {}
+    for name, call in calls.items():
+        took = sorted(times.pop(name))
+        costs[name] = {
+            "median": took[len(took) // 2] / _LOOPS,
+            "least": took[0] / _LOOPS,
+            "bytes": _heap_used(call),
+        }
+    return costs
+
+
+def _heap_used(call: "Callable[[int], Any]") -> float:
     gc.collect()
     gc.disable()
     before = mem_alloc()
@@ -117,8 +129,7 @@ def _cost(call: "Callable[[int], Any]", repeats: int) -> "dict[str, float]":
         call(number)
     used = mem_alloc() - before
     gc.enable()
-    median = times[len(times) // 2]
-    return {"median": median, "least": times[0], "bytes": used / _HEAP_LOOPS}
+    return used / _HEAP_LOOPS
 
 
 main()
