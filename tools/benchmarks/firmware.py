@@ -34,6 +34,7 @@ _HEAPS: Final[tuple[tuple[Form, str, int, int, float], ...]] = (
     ("ram", "192k", 8, 8, 25.0),
 )
 _SETTLE_S: Final = 2.0
+_CONNECTED_S: Final = 30.0  # the backoff of a board grows with each connection that does not last
 _HEAP_WORD: Final = "heap"
 _TALKATIVE: Final = "main.py"  # says each second what is free
 
@@ -157,10 +158,11 @@ async def _free(
                 await stand.synced()
                 for number in range(doors):
                     await stand.configure(reflexes.rule(number, lamps))
-                for _ in range(reconnects):
+                for connects in range(2, 2 + reconnects):
                     board.set_wifi(False)
                     await asyncio.sleep(_SETTLE_S / 10)
                     board.set_wifi(True)
+                    await _connected(board, connects)
                     await asyncio.sleep(_SETTLE_S)
             except TimeoutError:
                 note += "; does not come up"
@@ -177,6 +179,12 @@ async def _free(
     what = f"heap free after {1 + reconnects} connects, heapsize {heap}, modules in {form}"
     name = f"heap {heap} {form} {doors}+{lamps}"
     return Row(name, what, "%", values, len(lines), goals, note)
+
+
+async def _connected(board: VirtualBoard, times: int) -> None:
+    async with asyncio.timeout(_CONNECTED_S):
+        while sum("] link up" in line for line in board.log.lines) < times:  # noqa: ASYNC110 - its log
+            await asyncio.sleep(0.05)
 
 
 async def _drift(hub: House, cycles: int) -> Row:
