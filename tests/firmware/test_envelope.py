@@ -17,6 +17,7 @@ from spinal.envelope import Envelope, Recent, WireError, expired, mark_historica
 from spinal.ids import MessageIds
 from spinal.jsonprint import dumps, quoted
 from spinal.jsonscan import JSONError, loads
+from spinal.ticks import later
 
 NOW = 1_790_000_000_000
 PRINTABLE = st.characters(exclude_categories=["Cs", "Cc"])
@@ -57,6 +58,29 @@ def as_bytes(value: object) -> bytes:
 
 
 class TestWhatABoardSays:
+    @given(
+        st.lists(
+            st.integers(-5000, 2**28)
+            | st.integers(0, 20)
+            | st.integers(NOW - 10**10, NOW + 10**10).map(lambda unix_ms: {"unix_ms": unix_ms}),
+            max_size=30,
+        )
+    )
+    def test_time_and_number_are_those_of_the_message_whatever_the_last_one_said(
+        self, steps: list[int | dict[str, int]]
+    ) -> None:
+        clock = Clock()
+        envelope = writer(clock)
+        tick = 10_000
+        for step in steps:
+            if isinstance(step, dict):
+                assert clock.pong({**clock.ping(tick), **step}, tick) is None
+            else:
+                tick = later(tick, step)
+            said = json.loads(bytes(envelope.afferent("door", 1, None, tick, 1000)))["meta"]
+            assert (said["t_ms"], said["clk"]) == clock.now(tick)
+            assert said["seq"] == envelope.last_seq
+
     @pytest.mark.req("S0-43", "S0-45", "S0-46", "S0-47", "S0-48", "S0-51", "S0-56")
     @given(
         value=st.booleans()

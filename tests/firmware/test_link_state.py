@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spinal import link as link_module
 from spinal.link import DOWN, UP, Link, Settings
 
+DAY_MS = 86_400_000
 CONNACK = b"\x20\x02\x00\x00"
 PINGREQ = b"\xc0\x00"
 PINGRESP = b"\xd0\x00"
@@ -420,6 +421,31 @@ def test_nothing_is_dialled_or_resolved_without_a_network() -> None:
     bench.link.poll(60_000)
 
     assert len(bench.dials) == 1
+
+
+def test_network_that_comes_and_goes_shortens_no_backoff() -> None:
+    bench = Bench(backoff_ms=500, backoff_cap_ms=15_000, steady_ms=5_000)
+    for now in range(0, 60_000, 200):
+        bench.network = True
+        bench.link.poll(now)
+        if bench.dials and not bench.script.closed:
+            bench.up(now)
+        bench.network = False
+        bench.link.poll(now + 100)
+
+    assert bench.dice == [501, 1001, 2001, 4001, 8001, 15001, 15001, 15001]
+
+
+def test_backoff_over_in_a_long_time_without_a_network_is_over() -> None:
+    bench = Bench()
+    bench.up()
+    bench.network = False
+    for days in (0, 3, 6):
+        bench.link.poll(days * DAY_MS)
+    bench.network = True
+    bench.link.poll(9 * DAY_MS)
+
+    assert len(bench.dials) == 2
 
 
 def test_network_that_goes_takes_the_link_down_at_once() -> None:

@@ -125,8 +125,8 @@ def on_board(folder: Path, script: Path, *arguments: str, heap: str = "192k") ->
 def test_loop_leaves_nothing_on_the_heap(tmp_path: Path) -> None:
     script = CHECKOUT / "tools" / "benchmarks" / "on_board" / "drift.py"
     used = on_board(tmp_path, script, "2000")
-    # What waits for the link is not always of one length: a leak of one block of 16 bytes in each
-    # cycle would be 16,000 by the end.
+    # The lists of the last minute's fires still grow: a leak of one block of 16 bytes in each cycle
+    # would be 16,000 by the end.
     assert len(used) == 10
     assert used[-1] - used[4] < 1_000
 

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="tiny counts: shows that it works, measures nothing"
     )
     parser.add_argument(
-        "--full", action="store_true", help="the counts that the goals are about (firmware: 30 min)"
+        "--full", action="store_true", help="the counts that the goals are about (firmware: 15 min)"
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the table to this file")
     return parser

@@ -36,7 +36,7 @@ _FAULTS: Final = {
     "idle": "the network is well",
     "black hole": "the broker is black-holed",
     "flood": f"{_FLOOD_RATE:.0f} messages/s arrive",
-    "reconnects": "TLS reconnects in a loop",
+    "reconnects": "Wi-Fi flaps and TLS reconnects in a loop",
     "hostile": "a publish far too large is offered each second",
 }
 
@@ -182,7 +182,7 @@ async def _under(
         "idle": f"TLS, {DOORS} rules, a report of each fire",
         "black hole": f"{told['black hole']} bytes swallowed",
         "flood": f"{told['flood'] / seconds:.0f} pongs/s, parsed, checked, refused",
-        "reconnects": f"{told['reconnects'] / seconds:.1f} connections/s",
+        "reconnects": f"off 5 times a second, {told['reconnects']} connections in {seconds:.0f} s",
         "hostile": f"{told['hostile']} of {_HOSTILE_BYTES} bytes, each ends the link",
     }[fault]
 

@@ -30,8 +30,12 @@ class Clock:
         """Whether the hub told the time in this session: before that nothing may be actuated."""
         self.high = 0
         self.low = 0
-        self._uptime = _Count()
-        self._unix = _Count()
+        self._up_high = 0
+        self._up_low = 0
+        self._tick: int | None = None
+        # The hub's time less that since boot, its low half less a billion: nothing of it overflows.
+        self._ahead_high = 0
+        self._ahead_low = 0
         self._nonce = 0
         self._pinged_at: int | None = None
         self._t0 = 0
@@ -47,17 +51,20 @@ class Clock:
 
     def read(self, ticks_ms: int) -> None:
         """Set `high` and `low` to the time of this tick: t_ms = high * 10**9 + low."""
-        count = self._unix if self.clk == "hub" else self._uptime
-        count.read(ticks_ms)
-        self.high = count.high
-        self.low = count.low
-        if count is not self._uptime:
-            self._uptime.read(ticks_ms)
+        self._count(ticks_ms)
+        if self.clk == "hub":
+            low = self.low + self._ahead_low
+            self.high += self._ahead_high
+            if low < 0:
+                low += BILLION
+            else:
+                self.high += 1
+            self.low = low
 
     def uptime_ms(self, ticks_ms: int) -> int:
         """Milliseconds since the first tick this clock has seen."""
-        self._uptime.read(ticks_ms)
-        return self._uptime.high * BILLION + self._uptime.low
+        self._count(ticks_ms)
+        return self.now_read()
 
     def unix_ms(self, ticks_ms: int) -> int | None:
         """Unix milliseconds of this tick, None while the time is unknown."""
@@ -98,33 +105,20 @@ class Clock:
             return "time_implausible"
         if not EARLIEST_UNIX_MS <= unix_ms < LATEST_UNIX_MS:
             return "time_implausible"
-        self._unix.set(unix_ms + round_trip // 2, ticks_ms)
+        ahead = unix_ms + round_trip // 2 - self.uptime_ms(ticks_ms)
+        self._ahead_high = ahead // BILLION
+        self._ahead_low = ahead % BILLION - BILLION
         self.clk = "hub"
         self.synced = True
         return None
 
-
-class _Count:
-    """Milliseconds counted on from a known value at a known tick, past any number of wraps."""
-
-    def __init__(self) -> None:
-        self.high = 0
-        self.low = 0
-        self._base_high = 0
-        self._base_low = 0
-        self._tick: int | None = None
-
-    def set(self, value: int, ticks_ms: int) -> None:
-        self._base_high = value // BILLION
-        self._base_low = value % BILLION
-        self._tick = ticks_ms
-
-    def read(self, ticks_ms: int) -> None:
+    def _count(self, ticks_ms: int) -> None:
+        """Set `high` and `low` to the time since boot, past any number of wraps."""
         if self._tick is None:
             self._tick = ticks_ms
         since = elapsed(ticks_ms, self._tick)
-        high = self._base_high
-        low = self._base_low + since
+        high = self._up_high
+        low = self._up_low + since
         if low >= BILLION:
             low -= BILLION
             high += 1
@@ -138,6 +132,6 @@ class _Count:
         self.low = low
         if since > 0:
             # The base moves along, so that no interval ever grows past the range of the ticks.
-            self._base_high = high
-            self._base_low = low
+            self._up_high = high
+            self._up_low = low
             self._tick = ticks_ms

@@ -138,8 +138,14 @@ class Envelope:
             self.last_seq = seq
             return data  # type: ignore[no-any-return] # Afferents.build says what it is
         tail = self._tail(sensor_type, unit, ttl_ms, priority)
-        # A number stays text: encoding it would cost another 16 bytes of heap for each message.
-        text = number(value) if type(value) in _NUMBERS else dumps(value).encode()  # type: ignore[arg-type] # asked by type(): a bool is an int
+        # Numbers and switches stay text: encoding them would cost heap for each message.
+        text: str | bytes
+        if isinstance(value, bool):
+            text = "true" if value else "false"
+        elif type(value) in _NUMBERS:
+            text = number(value)  # type: ignore[arg-type] # asked by type(): a tuple of types made here would cost heap
+        else:
+            text = dumps(value).encode()
         if self._form is None:
             self._form = _Form(self._source)
         self._form.reserve(len(tail) + len(text))
@@ -291,6 +297,7 @@ class _Form:
         self._tail_at = len(self._buffer)
         self._tail = b""
         self._clk = ""
+        self._seq = self._high = self._low = -1
         self._views: dict[int, memoryview] = {}
 
     def reserve(self, width: int) -> None:
@@ -308,7 +315,8 @@ class _Form:
         """Write the message; `reserve` has made room."""
         buffer = self._buffer
         ids.write(buffer, _ID_AT)
-        _right_aligned(buffer, self._seq_end, seq)
+        _right_aligned(buffer, self._seq_end, seq, self._seq)
+        self._seq = seq
         if clock.clk != self._clk:
             self._clk = clock.clk
             quality = f'"{clock.clk}"'.encode()
@@ -346,13 +354,22 @@ class _Form:
         buffer = self._buffer
         at = self._time + _TIME_WIDTH
         first = self._time
+        was = self._low
+        if high != self._high:
+            self._high = high
+            was = -1
+        self._low = low
         if high:
-            _right_aligned(buffer, at - 9, high)
             first = at - 9
+            if was < 0:
+                _right_aligned(buffer, first, high, was)
         while at > first:
             at -= 1
             buffer[at] = 48 + low % 10
             low //= 10
+            was //= 10
+            if low == was:
+                return  # what stands before them has not changed
             if not low and not high:
                 break
         while at > first:
@@ -360,12 +377,14 @@ class _Form:
             buffer[at] = 32
 
 
-def _right_aligned(buffer: bytearray, end: int, value: int) -> None:
+def _right_aligned(buffer: bytearray, end: int, value: int, was: int) -> None:
+    """Write a number over an earlier, smaller one, -1 for none: only the digits that change."""
     while True:
         end -= 1
         buffer[end] = 48 + value % 10
         value //= 10
-        if not value:
+        was //= 10
+        if not value or value == was:
             return
 
 

@@ -1,6 +1,8 @@
 """Message ids: a UUIDv7 value as 26-character ULID text, drawn once and counted up."""
 
 _ALPHABET = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+# What follows each character from "0" to "Z"; those that the alphabet leaves out do not occur.
+_SUCCESSOR = b"123456789A       BCDEFGHJ KM NP QRSTV WXYZ0"
 _LENGTH = 26
 _LAST = _LENGTH - 1
 _SEED_BYTES = 10
@@ -31,9 +33,6 @@ class MessageIds:
         for position in range(_LAST, -1, -1):
             self._text[position] = _ALPHABET[value & 31]
             value >>= 5
-        self._successor = bytearray(128)
-        for position in range(32):
-            self._successor[_ALPHABET[position]] = _ALPHABET[(position + 1) & 31]
 
     def next(self) -> str:
         """Return the next id."""
@@ -59,10 +58,9 @@ class MessageIds:
             position -= 1
         data[position] += 1
         text = self._text
-        successor = self._successor
         position = _LAST
         while True:
-            following = successor[text[position]]
+            following = _SUCCESSOR[text[position] - 48]
             text[position] = following
             if following != 48:  # noqa: PLR2004 - "0": this character wrapped, so carry on
                 return

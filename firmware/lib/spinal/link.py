@@ -207,7 +207,10 @@ class Link:
         if not self._network_up():
             if self._transport:
                 raise LinkError("network_down", "there is no network")
-            self._retry_at = self._now
+            # A network that comes and goes shortens no backoff, or the board would do one TLS
+            # handshake after the other. A time gone by moves along: it would lie ahead one day.
+            if self._retry_at is not None and self._passed(self._retry_at):
+                self._retry_at = self._now
             return
         if self.state == DOWN:
             self._begin()

@@ -37,6 +37,10 @@ class Rule:
     max_fires = 60
     """Fires within a minute at most."""
     priority = 0
+    enabled = True
+    live = True
+    """Whether it may fire: enabled, not expired, not suspended."""
+    dry_run = False
     suspended = False
     expires_ms: "int | None" = None
     fires = 0
@@ -46,21 +50,28 @@ class Rule:
     """Which fire of the engine its last one was: of two equal claims the later one holds."""
     otherwise: "list[dict[str, Any]] | None" = None
     """The steps of "else", None without any."""
+    acting = False
+    """Whether its condition is true and it has fired."""
     _pulses: "tuple[Any, ...]" = ()
     _only: "Any" = None
     """Its one comparison where time has no say in it: the same value again changes nothing."""
+    _condition: "Any" = None
+    """What is compared, where `_only` is not all of it."""
+    _cooling_since: "int | None" = None
+    _recent: "list[int] | None" = None
+    """Ticks of the fires of the last minute."""
+    _pending = False
 
     def __init__(self, payload: "dict[str, Any]") -> None:
         canonical = dumps(payload, "%.6g")
-        leaves: list[Any] = []
         self.reflex_id: str = payload["reflex_id"]
         self.version: int = payload["version"]
         self.hash = _digest(canonical)
         self.size = len(canonical.encode())
-        self.enabled: bool = payload["enabled"]
-        self.live = self.enabled
-        """Whether it may fire: enabled, not expired, not suspended."""
-        self.dry_run: bool = payload["mode"] == "dry_run"
+        if not payload["enabled"]:
+            self.enabled = self.live = False
+        if payload["mode"] == "dry_run":
+            self.dry_run = True
         self.then: list[dict[str, Any]] = payload["then"]
         if "else" in payload:
             self.otherwise = payload["else"]
@@ -74,18 +85,19 @@ class Rule:
             raise RuleError("out_of_range", f"cooldown_ms is at most {LONGEST_MS}")
         if "cooldown_ms" in payload:
             self.cooldown_ms = payload["cooldown_ms"]
-        self._condition = compile_condition(payload["when"], leaves)
+        self._compile(payload["when"])
+
+    def _compile(self, when: "dict[str, Any]") -> None:
+        leaves: list[Any] = []
+        condition = compile_condition(when, leaves)
         self.leaves = tuple(leaves)
-        if "sensor" in payload["when"] and not leaves[0].is_timed:
-            self._only = leaves[0]
+        if condition is leaves[0] and not leaves[0].is_timed:
+            self._only = condition
+        else:
+            self._condition = condition
         pulses = tuple([leaf for leaf in leaves if leaf.is_pulse])
         if pulses:
             self._pulses = pulses
-        self._cooling_since: int | None = None
-        self._recent: list[int] | None = None  # ticks of the fires of the last minute
-        self._pending = False
-        self.acting = False
-        """Whether its condition is true and it has fired."""
 
     def steps(self, cause: str) -> "list[dict[str, Any]]":
         """Return the steps of "else", or those of "then" for any other cause."""
@@ -106,7 +118,7 @@ class Rule:
             if value is only.seen and not timed and not self._pending:
                 return None
             only.seen = value
-        state = self._condition.read(values, ticks_ms)
+        state = (only or self._condition).read(values, ticks_ms)
         if state is None:
             return None
         if not state:
@@ -161,9 +173,10 @@ class Rule:
     def let_go(self) -> bool:
         """Hold nothing any more; whether it had fired, so that it ends."""
         ended = self.acting
-        if self._only is not None and (ended or self._pending):
-            self._only.seen = self
-        self._pending = self.acting = False
+        if ended or self._pending:
+            if self._only is not None:
+                self._only.seen = self
+            self._pending = self.acting = False
         return ended
 
     @property
