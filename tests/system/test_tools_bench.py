@@ -33,6 +33,8 @@ FEWEST = {
         "brainstem in process": 200,
         "thalamus in process": 200,
         "gate decision": 200,
+        "brainstem by sources": 100,
+        "brainstem flat": 100,
         "store alone": 20,
         "store grouped": 256,
         "sustained qos0 brainstem": 150,

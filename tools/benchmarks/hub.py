@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - every benchmark has this one signature
     """Cores first, then rates, then latencies."""
     rows = in_process.cores(quick, tell)
+    rows += in_process.flat(quick, tell)
     rows += await in_process.store(quick, tell)
     rows += await sustained.measure(quick, tell)
     rows += await round_trips.measure(quick, tell)

@@ -15,17 +15,21 @@ from benchmarks.timing import Case, DidNotHappenError, interleaved, percentiles
 from nervus.brainstem import Brainstem, BrainstemSettings
 from nervus.store import Store
 from nervus.thalamus import Gate, Relay, ThalamusSettings, judge
-from nervus.wire import Accepted, Guard, Mint, Publish, topics
+from nervus.wire import Accepted, Guard, Mint, Packet, Publish, topics
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _ROUNDS: Final = 9
 _QUICK_ROUNDS: Final = 2
 _AFFERENTS: Final = 10_000
 _BUNDLES: Final = 2_000
 _JUDGEMENTS: Final = 20_000
+_SOURCES: Final = (10, 100, 1_000, 10_000)
+_EACH_S: Final = 3
+_FLAT_ROUNDS: Final = 5
+_FLAT: Final = 1.25
 _QUICK_COUNT: Final = 100
 _RATE: Final = 10_000
 _SCHEMA: Final = ("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL)",)
@@ -59,26 +63,66 @@ def cores(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT00
     ]  # fmt: skip
 
 
+def flat(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - as `measure`
+    """What an afferent costs guard and core by how many boards there are, ten to a room.
+
+    Each sends one a second, so that windows and bundles have as much to do for each message; its
+    first is not counted.
+    """
+    sources = _SOURCES[:2] if quick else _SOURCES
+    rounds, count = (1, _QUICK_COUNT) if quick else (_FLAT_ROUNDS, _EACH_S * _SOURCES[-1])
+    tell(f"cost of a message at {sources[0]} to {sources[-1]:,} sources, {rounds} rounds")
+    settings = BrainstemSettings()
+    cases = [
+        _taking(
+            f"at {boards:,}",
+            messages.afferents(count + boards, boards, 1_000 / boards, rooms=max(1, boards // 10)),
+            settings,
+            known=boards,
+        )
+        for boards in sources
+    ]
+    costs = {name: spread.median for name, spread in interleaved(cases, rounds).items()}
+    most = max(costs.values()) / costs[cases[0].name]
+    return [
+        Row("brainstem by sources", "guard + brainstem core, an afferent by number of sources",
+            "µs", costs, count * rounds, (), "one a second and source, ten to a room"),
+        Row("brainstem flat", f"… the dearest to that at {sources[0]}", "times", {"ratio": most},
+            count * rounds, (Goal("≤", _FLAT, "ratio"),)),
+    ]  # fmt: skip
+
+
 def _brainstem(count: int) -> Case:
-    packets = [(messages.packet(publish), now_ms) for publish, now_ms in messages.afferents(count)]
     settings = BrainstemSettings(source_rate=_RATE, source_burst=_RATE)
+    return _taking("brainstem", messages.afferents(count), settings)
+
+
+def _taking(
+    name: str,
+    afferents: Sequence[tuple[Publish, int]],
+    settings: BrainstemSettings,
+    known: int = 0,
+) -> Case:
+    """Judging and taking all but the first so many."""
+    packets = [(messages.packet(publish), now_ms) for publish, now_ms in afferents]
 
     def prepare() -> Callable[[], int]:
         core = Brainstem(settings, Mint("brainstem", "brainstem", seed=1, boot=1))
         guard = Guard([topics.AFFERENT])
 
-        def run() -> int:
+        def run(some: Sequence[tuple[Packet, int]] = packets[known:]) -> int:
             taken = 0
-            for packet, now_ms in packets:
+            for packet, now_ms in some:
                 verdict = guard.judge(packet, now_ms)
                 if isinstance(verdict, Accepted):
                     core.step(verdict, now_ms)
                     taken += 1
             return taken
 
+        run(packets[:known])
         return run
 
-    return Case("brainstem", count, prepare)
+    return Case(name, len(packets) - known, prepare)
 
 
 def _thalamus(count: int) -> Case:

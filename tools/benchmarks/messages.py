@@ -30,7 +30,9 @@ def packet(publish: Publish) -> Packet:
     return Packet(where, publish.address.topic, encode(publish.message), retain)
 
 
-def afferents(count: int, boards: int = 50, every_ms: float = 0.05) -> list[tuple[Publish, int]]:
+def afferents(
+    count: int, boards: int = 50, every_ms: float = 0.05, rooms: int = ROOMS
+) -> list[tuple[Publish, int]]:
     """Measurements of many boards in turn, each with the time it was made."""
     mints = [Mint(f"device:b{n}", "spinal", seed=n, boot=1) for n in range(boards)]
     made = []
@@ -39,7 +41,7 @@ def afferents(count: int, boards: int = 50, every_ms: float = 0.05) -> list[tupl
         payload = AfferentSignalPayload(
             sensor_type="temperature", value=20 + number % 70 / 10, unit="Cel"
         )
-        address = topics.afferent("room", f"r{board % ROOMS}", "temperature", f"b{board}")
+        address = topics.afferent("room", f"r{board % rooms}", "temperature", f"b{board}")
         made.append((mints[board].compact(AfferentSignal, address, payload, now_ms), now_ms))
     return made
 

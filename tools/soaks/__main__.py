@@ -9,6 +9,7 @@ from typing import Final
 
 NAMES: Final = {
     "board": "a virtual board over TLS whose link breaks every few seconds",
+    "flood": "brainstem and thalamus under a flood, and what memory they take",
     "fuzz": "the guard under a coverage-guided fuzzer",
     "simulation": "brainstem and thalamus in simulated time, seed by seed",
 }
