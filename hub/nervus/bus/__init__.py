@@ -27,13 +27,13 @@ from nervus.bus.journal import (
 from nervus.bus.journal_file import JournalError, JournalRun, Start
 from nervus.bus.journal_settings import JournalSettings
 from nervus.bus.ledger import Ownership, Retained, recorded
-from nervus.bus.machine import Granted, Machine, Origin
+from nervus.bus.machine import Core, Granted, Machine, Origin
 from nervus.bus.memory import Memory
 from nervus.bus.outbox import Outgoing
 from nervus.bus.replay import Replay, Replayed, publishes
 from nervus.bus.session import Delivery, Session, SessionCounters
 from nervus.bus.shard import Shard, numbered
-from nervus.bus.shell import Core, Shell, ShellCounters
+from nervus.bus.shell import Shell, ShellCounters
 
 KEPT = ledger.SCHEMA + reject_log.SCHEMA
 """Version 1 of the tables of a store that is given to a `Shell`."""

@@ -1,6 +1,6 @@
 """The pure part of a plane: what a shell runs live and a replay runs again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,6 +33,22 @@ class Origin:
     def shard(self) -> Shard:
         """Which scopes are its own, where several of its kind share the work."""
         return Shard(self.number, self.scopes)
+
+
+class Core(Protocol):
+    """A pure state machine.
+
+    An event is an `Accepted`, a `Removed`, a `Connected`, or what was offered. Effects are
+    `Publish`, `Rejected`, and whatever the plane's own `commit` understands.
+    """
+
+    def step(self, event: Any, now_ms: int, /) -> Sequence[Any]:
+        """Take one event at `now_ms`, unix milliseconds that never run backwards."""
+        ...
+
+    def tick(self, now_ms: int, /) -> Sequence[Any]:
+        """Let time pass; called at least every 50 ms."""
+        ...
 
 
 class Handed(Protocol):

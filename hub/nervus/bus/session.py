@@ -249,9 +249,17 @@ class Session:
             await asyncio.sleep(self._backoff.next_ms() / 1000)
 
     async def _serve(self) -> None:
+        counters, broker, wants, sink = self.counters, self.broker, self._wants, self._sink
+
         def deliver(topic: str | None, payload: bytes, qos: int, retain: bool, mid: int) -> None:  # noqa: FBT001 - a packet's flag
+            counters.received += 1
             try:
-                self._receive(client, topic, payload, qos, retain, mid)
+                if topic is None or (wants is not None and not wants(topic)):
+                    self._pass_over(client, topic, qos, mid)
+                    return
+                # As Packet(…) and Delivery(…), without the Python functions their constructors are.
+                packet = _new(Packet, (broker, topic, payload, retain))
+                sink(_new(Delivery, (packet, qos, client, mid)))
             except Exception as error:  # noqa: BLE001  as in _keep_failure, without a call more
                 self._fail(error)
 
@@ -321,30 +329,15 @@ class Session:
                     hint="does its role subscribe there in topics.json?",
                 )
 
-    def _receive(
-        self,
-        client: Client,
-        topic: str | None,
-        payload: bytes,
-        qos: int,
-        retain: bool,  # noqa: FBT001 - a packet's flag
-        mid: int,
-    ) -> None:
-        self.counters.received += 1
+    def _pass_over(self, client: Client, topic: str | None, qos: int, mid: int) -> None:
+        """Leave a packet to its owner, or to nobody where its topic is not even a text."""
         if topic is None:
-            # Never again: a broker that lets such a topic through would send it once more.
             self.counters.dropped += 1
-            if qos:
-                client.acknowledge(mid)
-            return
-        if self._wants is not None and not self._wants(topic):
+        else:
             self.counters.foreign += 1
-            if qos:
-                client.acknowledge(mid)
-            return
-        # As Packet(…) and Delivery(…), without the Python functions their constructors are.
-        packet = _new(Packet, (self.broker, topic, payload, retain))
-        self._sink(_new(Delivery, (packet, qos, client, mid)))
+        if qos:
+            # Never again: a broker that lets it through would send it once more.
+            client.acknowledge(mid)
 
     def _queue(self, delivery: Delivery) -> None:
         room = self._limits.incoming - (0 if delivery.qos else self._limits.receive_maximum)
