@@ -91,7 +91,7 @@ class Rule:
         leaves: list[Any] = []
         condition = compile_condition(when, leaves)
         self.leaves = tuple(leaves)
-        if condition is leaves[0] and not leaves[0].is_timed:
+        if not leaves[0].is_timed and condition is leaves[0]:
             self._only = condition
         else:
             self._condition = condition
