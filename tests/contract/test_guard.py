@@ -2,6 +2,10 @@
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import fields
+from itertools import product
+from types import NoneType
 
 import pytest
 from hypothesis import given
@@ -10,6 +14,9 @@ from hypothesis import strategies as st
 from contract.vectors import NOW_MS, VALID, packet, valid
 from nervus.wire import Accepted, Guard, Packet, Rejected, Removed, timestamp, topics
 from nervus.wire.contracts import CONTRACTS
+from nervus.wire.reader import reader
+from nervus.wire.route import route, worked_out
+from nervus.wire.topic import unlevel
 from nervus.wire.topics import TOPICS
 
 
@@ -321,6 +328,67 @@ def test_a_key_that_comes_twice_is_found_however_it_is_written(again: str) -> No
         json.loads(doubled)  # nothing else is wrong with it
         verdict = guard().judge(packet(AFFERENT, doubled.encode()), NOW_MS)
         assert reason(verdict) == ("decode", "decode_error"), doubled
+
+
+def doubled(value: object) -> Iterator[str]:
+    """The JSON of a value, each time with another of its keys standing twice."""
+    whole = json.dumps(value, separators=(",", ":"))
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            name = json.dumps(key)
+            yield f"{whole[:-1]},{name}:{json.dumps(inner)}}}"
+            rest = {other: each for other, each in value.items() if other != key}
+            others = json.dumps(rest, separators=(",", ":"))[1:-1]
+            yield from (f"{{{name}:{text}{',' * bool(rest)}{others}}}" for text in doubled(inner))
+    elif isinstance(value, list):
+        for at, inner in enumerate(value):
+            before, after = (
+                [json.dumps(each, separators=(",", ":")) for each in part]
+                for part in (value[:at], value[at + 1 :])
+            )
+            yield from (f"[{','.join([*before, text, *after])}]" for text in doubled(inner))
+
+
+@pytest.mark.req("S0-83")
+@pytest.mark.parametrize("contract", sorted(VALID))
+def test_a_key_that_comes_twice_is_found_wherever_it_stands(contract: str) -> None:
+    topic, message = VALID[contract]
+    nested = {"ext": {"a": 1}, "vclock": {"b1": 1}, "device": {"device_id": "b1"}}
+    barred = CONTRACTS[contract].forbidden_meta
+    meta = message["meta"] | {name: each for name, each in nested.items() if name not in barred}
+    error = {"code": "x", "message": "y", "kind": "terminal"}
+    full = message | {"meta": meta, "errors": [error]}
+    if CONTRACTS[contract].model_fields["errors"].annotation is NoneType:
+        del full["errors"]
+    good = json.dumps(full, separators=(",", ":")).encode()
+    accepted = guard().judge(packet(topic, good), NOW_MS)
+    assert isinstance(accepted, Accepted), accepted
+    # Counted, not read once more to be sure.
+    outer = sum(len(each) for each in (full, meta, message["payload"]))
+    inner_keys = reader(CONTRACTS[contract]).inner_keys
+    assert outer + inner_keys(accepted.message.__dict__) == good.count(b'":')
+    texts = list(doubled(full))
+    assert len(texts) == good.count(b'":')
+    limit = accepted.address.spec.max_bytes
+    for text in (each for each in texts if len(each) <= limit):
+        verdict = guard().judge(packet(topic, text.encode()), NOW_MS)
+        assert reason(verdict) == ("decode", "decode_error"), text
+
+
+def test_an_actions_topic_means_what_it_would_without_one_like_it_seen_before() -> None:
+    rows = [spec for spec in TOPICS if "action_id" in spec.variables]
+    assert len(rows) > 9
+    for spec in rows:
+        levels = dict.fromkeys(spec.variables, "room") | {"channel": "somatic"}
+        for action_id in ("01JD6V5S0G7ZZX8Q3M9K2T4VWA", "z" * 26, "a%20b" + "c" * 21):
+            topic = spec.filter(**levels | {"action_id": unlevel(action_id)})
+            for broker, retain in product(("spinal", "core"), (False, True)):
+                way, anew = route(broker, topic, retain), worked_out(broker, topic, retain=retain)
+                assert way is not None
+                for field in fields(way):
+                    alike = [getattr(each, field.name) for each in (way, anew)]
+                    # Two itemgetters are never equal, and told apart by what they get.
+                    assert alike[0] == alike[1] or repr(alike[0]) == repr(alike[1]), field.name
 
 
 @pytest.mark.parametrize("name", ["a:b", 'quoted":', "back\\slash", "null", "two words"])

@@ -36,13 +36,14 @@ class Model(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         fields = cls.model_fields.items()
-        cls.nesting = frozenset(name for name, each in fields if _holds_keys(each.annotation))
+        cls.nesting = frozenset(name for name, each in fields if holds_keys(each.annotation))
 
 
-def _holds_keys(annotation: Any) -> bool:
+def holds_keys(annotation: Any) -> bool:
+    """Whether a value of this type may have keys of its own."""
     if isinstance(annotation, type) and issubclass(annotation, Model | dict):
         return True
-    return get_origin(annotation) is dict or any(map(_holds_keys, get_args(annotation)))
+    return get_origin(annotation) is dict or any(map(holds_keys, get_args(annotation)))
 
 
 def _no_integer(value: Any) -> Any:

@@ -1,7 +1,9 @@
 """What a topic alone settles about every message on it, worked out once for each topic."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from nervus.wire.contracts import CONTRACTS, CompactMeta, FullMeta, ReasonCode, RejectStage
@@ -15,6 +17,7 @@ from nervus.wire.verdict import Broker
 HARD_LIMIT = 8192
 """No topic takes more bytes than this, whatever topics.json says."""
 
+_ID_LENGTH = 26
 _SCOPE_LEVELS = ("device", "room", "house", "user_session")
 
 Turned = tuple[ReasonCode, RejectStage, str]
@@ -26,45 +29,85 @@ class Route:
     """What the guard holds a message of one topic to.
 
     Attributes:
+        in_meta: Fields that meta may state, and what the topic says they are; an action comes last.
+        agreed: What JSON states of content_type and of these when it states them all.
         max_bytes: What the topic takes.
         refusal: Reason code, stage and text, when nothing on this topic passes.
         name: Of the contract.
-        asks: Whether the contract asks more of its metadata than the profile and an expiry.
+        asks: Whether the contract asks more of its metadata than the profile and an expiry,
+            namely that they have `required` and none of `forbidden`.
         topic: Name of the row of topics.json.
         contract: The model, and what reads it.
         profile: The meta fields that its broker's profile needs, where the contract leaves it open.
-        in_meta: Fields that meta may state, and what the topic says they are.
-        stated: The names in `in_meta`, and content_type, which the bytes must agree with.
-        in_payload: The same of the payload.
+        stated: From metadata, what they state of content_type and of the fields of `in_meta`.
+        silent: That when they state none of it.
+        in_payload: Fields that the payload states, and what the topic says they are.
         needs_looking: Whether `profile` or `registered` names a field.
         registered: Fields of the payload whose value must be in a registry: which, what it lists.
         source: Who must have sent it, when the topic says so.
         device_id: The board it comes from, when its scope must be granted.
         scope: `scope_level/scope` of such a topic.
+        presumed: The scope it is held to where nobody tells what was granted.
     """
 
     address: Address
+    in_meta: Stated
+    agreed: tuple[str, ...]
     max_bytes: int
     refusal: Turned | None
     topic: str
     name: str
     asks: bool
+    required: frozenset[str]
+    forbidden: frozenset[str]
     contract: type[Contract]
     reader: Reader
     profile: tuple[str, ...]
-    in_meta: Stated
-    stated: frozenset[str]
+    stated: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    silent: tuple[None, ...]
     in_payload: Stated
     registered: tuple[tuple[str, str, frozenset[str]], ...]
     needs_looking: bool
     source: str | None
     device_id: str | None
     scope: str
+    presumed: str
 
 
 @lru_cache(maxsize=16_384)
 def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FBT001 - a packet's flag
     """The route of a packet's head, or None when topics.json has no such topic."""
+    stem, _, last = topic.rpartition("/")
+    if len(last) == _ID_LENGTH and last.isascii() and last.isalnum():
+        beside = _of_actions(broker, stem, retain)
+        if beside is not None:
+            return _of_action(beside, topic, last)
+    return worked_out(broker, topic, retain=retain)
+
+
+@lru_cache(maxsize=4_096)
+def _of_actions(broker: Broker, stem: str, retain: bool) -> Route | None:  # noqa: FBT001 - as above
+    """The route of any action's topic under `stem`; None where it is not followed by an action."""
+    beside = worked_out(broker, f"{stem}/{'0' * _ID_LENGTH}", retain=retain)
+    return beside if beside is not None and beside.in_meta[-1][0] == "action_id" else None
+
+
+def _of_action(beside: Route, topic: str, action_id: str) -> Route:
+    """The route of an action, which has a topic of its own, from that of another beside it.
+
+    An id of letters and digits stands in a topic as it is, and nothing else comes of it.
+    """
+    levels = {**beside.address.levels, "action_id": action_id}
+    return Route(
+        Address(beside.address.spec, topic, levels),
+        (*beside.in_meta[:-1], ("action_id", action_id)),
+        (*beside.agreed[:-1], action_id),
+        *_SHARED(beside),
+    )
+
+
+def worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
+    """The route of a topic, without looking whether one like it is known."""
     address = parse(topic)
     if address is None:
         return None
@@ -74,6 +117,7 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
     source, device_id = _identity(address)
     in_meta = _in_meta(address)
     profile = _PROFILES[broker] if spec.contract in _EITHER_PROFILE else ()
+    scope = f"{levels.get('scope_level')}/{levels.get('scope')}"
     return Route(
         address=address,
         max_bytes=min(spec.max_bytes, HARD_LIMIT),
@@ -81,11 +125,15 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
         topic=spec.name,
         name=spec.contract,
         asks=bool(contract.required_meta or contract.forbidden_meta),
+        required=frozenset(contract.required_meta),
+        forbidden=frozenset(contract.forbidden_meta),
         contract=contract,
         reader=reader(contract),
         profile=profile,
         in_meta=in_meta,
-        stated=frozenset(("content_type", *(name for name, _ in in_meta))),
+        stated=itemgetter("content_type", *(name for name, _ in in_meta)),
+        silent=(None, *(None for _ in in_meta)),
+        agreed=("application/json", *(text for _, text in in_meta)),
         in_payload=tuple(
             (name, levels[name]) for name in spec.variables if name in payload.model_fields
         ),
@@ -95,7 +143,8 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
         needs_looking=bool(profile or payload.registered),
         source=source,
         device_id=device_id if "scope_level" in levels else None,
-        scope=f"{levels.get('scope_level')}/{levels.get('scope')}",
+        scope=scope,
+        presumed=f"device/{device_id}" if scope.startswith("device/") else scope,
     )
 
 
@@ -133,10 +182,12 @@ def _in_meta(address: Address) -> Stated:
     levels = address.levels
     stated = [(name, levels[name]) for name in address.spec.variables if name in _META]
     if "scope_level" not in levels:
-        stated += [("scope", levels["device_id"]), ("scope_level", "device")]
+        stated = [("scope", levels["device_id"]), ("scope_level", "device"), *stated]
     return tuple(stated)
 
 
+# Of a route everything but what names its topic.
+_SHARED = attrgetter(*(field.name for field in fields(Route)[3:]))
 _META = CompactMeta.model_fields.keys()
 _PROFILES = {
     broker: tuple(name for name, field in profile.model_fields.items() if field.is_required())

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-_FORM_LENGTH: Final = len("2026-11-20T19:44:00.000Z")
+_SECONDS_LENGTH: Final = len("2026-11-20T19:44:00")
+_MILLISECONDS: Final = {f".{number:03d}Z": number for number in range(1000)}
 
 
 def timestamp(unix_ms: int) -> str:
@@ -15,9 +16,10 @@ def timestamp(unix_ms: int) -> str:
 
 def unix_ms(text: str) -> int:
     """The reverse of `timestamp`; raises ValueError for another form or a date that is none."""
-    if len(text) != _FORM_LENGTH or text[19] != "." or text[23] != "Z":
+    milliseconds = _MILLISECONDS.get(text[_SECONDS_LENGTH:])
+    if milliseconds is None:
         raise ValueError(f"{text:.30}: write it as 2026-11-20T19:44:00.000Z")
-    return _seconds(text[:19]) * 1000 + int(text[20:23])
+    return _whole_ms(text[:_SECONDS_LENGTH]) + milliseconds
 
 
 # Messages come many to a second, so most seconds have just been worked out.
@@ -27,5 +29,5 @@ def _text(seconds: int) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _seconds(text: str) -> int:
-    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+def _whole_ms(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1000
