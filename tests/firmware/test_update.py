@@ -28,6 +28,7 @@ class Board:
 
     def __init__(self, keys: tuple[str, ...] = (KEY,), running: str = "1.0.0") -> None:
         self._keys, self._running = list(keys), running
+        self.room: int | None = None
         self.told: list[tuple[str, str, str]] = []
         self.asked: list[tuple[str, int]] = []
         self.now = 0
@@ -38,7 +39,10 @@ class Board:
         self.slots = Slots(Store("."))
         self.slots.count_boot()
         running = self.slots.version or self._running
-        self.update = Update(self.slots, self._keys, running, self._tell, self._ask)
+        self.update = Update(self.slots, self._keys, running, self._tell, self._ask, self._room)
+
+    def _room(self) -> int | None:
+        return self.room
 
     def run(self, pack: Pack | None, turns: int = 3_000, *, linked: bool = True) -> bool:
         """Let it work, answered from `pack`; whether it then has installed the update."""
@@ -117,6 +121,16 @@ def test_what_cannot_be_proven_or_must_not_run_is_refused(
     assert board.told == [("offer", "refused", code)]
     assert board.asked == []
     assert sorted(path.name for path in Path().iterdir()) == ["slots.a", "slots.b"]
+
+
+def test_what_the_heap_has_no_room_for_is_refused(board: Board) -> None:
+    total = sum(map(len, FILES.values()))
+    board.room = total * 7 // 10 - 1
+    board.update.offer(NEW.offer())
+    assert board.told == [("offer", "refused", "no_memory")]
+    board.room += 1
+    board.update.offer(NEW.offer())
+    assert board.run(NEW)
 
 
 def test_a_second_key_may_sign_too(board: Board) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from firmware.hub_stand import DOOR, LAMP, HubStand, door_rule, node
 from firmware.rigs import CHECKOUT, Broker
 from firmware.update_pack import KEY, Pack
-from nervus.simulator import VirtualBoard, image
+from nervus.simulator import Toolchain, VirtualBoard, image
 
 TOOLS = CHECKOUT / ".tools"
 
@@ -76,6 +77,23 @@ async def test_the_firmware_updates_itself_over_the_air(
     assert info.payload["firmware"] == "0.2.0"
     assert trial.payload["status"] == "running"
     assert board.starts == 2
+
+
+async def test_a_board_without_heap_for_an_update_refuses_it_and_goes_on(
+    broker: Broker, hub: HubStand, tmp_path: Path
+) -> None:
+    small = replace(Toolchain.locate(), form="rom", heap="128k")
+    parts = node(broker.port, update_keys=[KEY])
+    async with VirtualBoard(tmp_path / "m1", parts, toolchain=small) as board:
+        hub.board = board
+        await hub.synced()
+        await hub.configure(door_rule())
+        await hub.offer(application("0.2.0"))
+        report = await hub.until("UpdateReport", lambda _: True)
+        board.set_pin(DOOR, 1)
+        await board.wait_for("pin", LAMP, 1, timeout_s=8)
+    assert (report.payload["status"], report.payload["error"]["code"]) == ("refused", "no_memory")
+    assert board.starts == 1
 
 
 @pytest.mark.timeout(90)  # three bad boots, two seconds apart at least

@@ -85,7 +85,7 @@ async def _measure(counts: _Counts, tell: Callable[[str], None]) -> list[Row]:
 
 
 async def _pure(repeats: int) -> list[Row]:
-    seen = await _script("pure.py", str(repeats))
+    seen = await _script("pure.py", str(repeats), heap="1m")  # it keeps what it measured
     costs, sizes = seen["costs"], seen["sizes"]
 
     def row(name: str, what: str, unit: str, goal: float, *keys: str) -> Row:
@@ -201,13 +201,17 @@ async def _drift(hub: House, cycles: int) -> Row:
 
 
 async def _script(
-    name: str, *arguments: str, flash: Path | None = None, urgent: bool = True
+    name: str,
+    *arguments: str,
+    flash: Path | None = None,
+    heap: str = "192k",
+    urgent: bool = True,
 ) -> Any:
     """Run a script of `on_board/` on the board's MicroPython; returns what it printed as JSON."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.settimeout(0)
-        toolchain = replace(Toolchain.locate(), form="ram", heap="192k")
+        toolchain = replace(Toolchain.locate(), form="ram", heap=heap)
         command = [*toolchain.command(_ON_BOARD / name), *arguments]
         if not urgent:
             command = ["nice", *command]

@@ -8,6 +8,7 @@ LABEL + SHA-256 of those lines, which is one block for the SHA-512 of Ed25519.
 All work is done in slices by `step`, so that the loop goes on; only the free slot is written to.
 """
 
+import gc
 import hashlib
 import os
 from binascii import a2b_base64, hexlify, unhexlify
@@ -35,6 +36,10 @@ _RESTART_WITHIN_MS = 5000
 _ASKED_OFTEN = 30
 _FILE_TRIES = 3
 _SPARE_BYTES = 16384
+_ROM = "/rom/"  # where MicroPython mounts the partition from which modules run in place
+# Of an application's files seven tenths are loaded and stay in the heap; the rest is seldom needed.
+_LOADED_TENTHS = 7
+_SPARE_HEAP = 12288
 _DIRECTORY = 0x4000
 
 
@@ -53,7 +58,9 @@ class Update:
 
     slots: see `slots`. keys: public keys in hexadecimal, any of which may sign. running: version of
     the application that runs. tell(version, stage, status, error) reports, ask(version, path,
-    offset) requests a chunk. `installed` is True once the next boot starts the new application.
+    offset) requests a chunk. room() says how much heap an application may take beside what is in
+    use, in bytes; None where the one that runs makes room for it. `installed` is True once the next
+    boot starts the new application.
     """
 
     def __init__(
@@ -63,8 +70,10 @@ class Update:
         running: str,
         tell: "Callable[..., None]",
         ask: "Callable[..., None]",
+        room: "Callable[[], int | None]",
     ) -> None:
         self.installed = False
+        self._room = room
         self._slots = slots
         self._keys = keys
         self._running = running
@@ -174,6 +183,11 @@ class Update:
         free = _free_bytes()
         if free is not None and total + _SPARE_BYTES > free + _used(self._slots.free()):
             raise _refusal("no_space", "%d bytes do not fit, %d are free" % (total, free))
+        room = self._room()
+        if room is not None and total * _LOADED_TENTHS // 10 > room:
+            # It would be taken back after three boots without a memory, and not a reflex meanwhile.
+            text = "%d bytes of modules, and %d of heap to run them in: flash it" % (total, room)
+            raise _refusal("no_memory", text)
         return "".join(lines)
 
     def _begin(self) -> None:
@@ -268,7 +282,7 @@ class Updates:
         self._told = not (slots.trial or slots.taken_back)
         self._restart_at: int | None = None
         keys = board.node["update_keys"]
-        self._update = Update(slots, keys, version, self.tell, self._ask)
+        self._update = Update(slots, keys, version, self.tell, self._ask, _room)
 
     def offer(self, payload: dict) -> None:
         """An application is offered."""
@@ -323,6 +337,14 @@ class Updates:
     def _ask(self, version: str, path: str, offset: int) -> None:
         payload = {"version": version, "path": path, "offset": offset}
         self._board.outgoing.about_board("ChunkRequest", payload, self._board.ticks_ms)
+
+
+def _room() -> int | None:
+    """Heap for an application that comes by update, where the flashed one runs in place."""
+    if not __file__.startswith(_ROM):
+        return None
+    gc.collect()
+    return max(0, gc.mem_free() - _SPARE_HEAP)
 
 
 def _refusal(code: str, text: str) -> UpdateError:

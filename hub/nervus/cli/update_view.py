@@ -30,6 +30,7 @@ _HINTS: Final = {
     "taken_back": "mend it, pack it with a higher --version; CrashReports say why",
     "bad_digest": "is its link or its flash bad? send it again",
     "no_space": "its flash is full: flash it anew, or pack less",
+    "no_memory": "it runs in place from its ROM and has no heap for another one: flash it anew",
     "no_chunk": "is the link to it bad? send it again",
     "too_slow": "is the link to it bad? send it again",
     "quiet": "it gets the update when it comes back",

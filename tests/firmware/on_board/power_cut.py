@@ -25,7 +25,9 @@ class Run:
         self.asked = []
         self.slots = Slots(Store("."))
         running = self.slots.version or "1.0.0"
-        self.update = Update(self.slots, [order["key"]], running, self._tell, self._ask)
+        self.update = Update(
+            self.slots, [order["key"]], running, self._tell, self._ask, lambda: None
+        )
 
     def finish(self):
         self.update.offer(self.order["offer"])
