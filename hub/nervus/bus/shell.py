@@ -257,9 +257,8 @@ class Shell:
             before, at = at, time.monotonic()
             if at - before > _SLICE_S / 2:
                 self._together = max(1, self._together // 2)
-            elif self._together < _TOGETHER and self._journal is None:
-                # One by one, a journal has next to each packet what the guard asked about it.
-                self._together *= 2
+            elif self._journal is None:  # which has next to each packet what the guard asked for it
+                self._together = min(_TOGETHER, 2 * self._together)
 
     def _tick_if_due(self, now_ms: int) -> None:
         if now_ms < self._tick_due_ms:
