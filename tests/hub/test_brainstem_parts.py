@@ -42,21 +42,21 @@ def test_what_is_due_happens_by_due_time_and_equals_in_order(due: list[int]) -> 
 def test_a_device_with_too_many_signals_loses_its_own_oldest() -> None:
     sources = Sources(BrainstemSettings())
     first, other = sources.get("b1"), sources.get("b2")
-    kept = sources.signal(other, ("x", "", "room", "r", False))
+    kept = sources.signal(other, ("x", "", ("room", "r"), False))
     for number in range(SIGNALS_OF_A_SOURCE + 3):
-        sources.signal(first, (f"s{number}", "", "room", "r", False))
+        sources.signal(first, (f"s{number}", "", ("room", "r"), False))
     assert sources.signals == SIGNALS_OF_A_SOURCE + 1
     assert sources.signals_evicted == 3
-    assert sources.signal(other, ("x", "", "room", "r", False)) is kept
+    assert sources.signal(other, ("x", "", ("room", "r"), False)) is kept
 
 
 def test_a_hub_full_of_signals_forgets_the_device_that_was_quiet_longest() -> None:
     sources = Sources(BrainstemSettings(signal_limit=4))
     for number in range(4):
         source = sources.get(f"b{number}")
-        sources.signal(source, ("x", "", "room", "r", False))
+        sources.signal(source, ("x", "", ("room", "r"), False))
     # The last one may grow at the cost of those that are quiet.
-    sources.signal(source, ("y", "", "room", "r", False))
+    sources.signal(source, ("y", "", ("room", "r"), False))
     assert (len(sources), sources.signals, sources.evicted) == (3, 4, 1)
 
 
@@ -64,7 +64,7 @@ def test_one_device_alone_may_have_as_many_signals_as_a_device_may() -> None:
     sources = Sources(BrainstemSettings(signal_limit=1))
     source = sources.get("b1")
     for number in range(3):
-        sources.signal(source, (f"s{number}", "", "room", "r", False))
+        sources.signal(source, (f"s{number}", "", ("room", "r"), False))
     assert (len(sources), sources.signals) == (1, 3)
 
 
@@ -99,7 +99,7 @@ def test_windows_of_any_lengths_hold_every_moment_once(moments: list[tuple[int, 
 def test_merging_keeps_at_most_eight_words() -> None:
     parts = []
     for half in range(2):
-        statistics = Statistics(Signal("b1", ("button", "", "room", "r", False), 1_000), 0)
+        statistics = Statistics(Signal("b1", ("button", "", ("room", "r"), False), 1_000), 0)
         for number in range(6):
             statistics.take(f"{half}{number}", half * 10 + number)
         parts.append(statistics)

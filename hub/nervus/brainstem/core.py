@@ -105,23 +105,24 @@ class Brainstem:
 
     def step(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
         """Take a message of a topic that `service.TAKES` names, or what happened to a session."""
-        effects: list[Effect] = []
         if self._agenda.next_ms <= now_ms:
-            effects += self._agenda.run(now_ms)
-        if isinstance(event, Accepted):
-            # By its very type: models are slow to say that they are of another.
-            if type(event.message) is AfferentSignal:
-                effects += self._afferent(event, now_ms)
-            else:
-                effects += self._message(event, now_ms)
-        elif isinstance(event, Removed):
-            effects += self._removed(event, now_ms)
-        # A connection changes nothing: the shell's ledger retains again what a broker lost.
-        return effects
+            return [*self._agenda.run(now_ms), *self._take(event, now_ms)]
+        return self._take(event, now_ms)
 
     def tick(self, now_ms: int) -> list[Publish]:
         """Do what is due: end windows, tell levels, give up requests."""
         return self._agenda.run(now_ms)
+
+    def _take(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
+        if isinstance(event, Accepted):
+            # By its very type: models are slow to say that they are of another.
+            if type(event.message) is AfferentSignal:
+                return self._afferent(event, now_ms)
+            return self._message(event, now_ms)
+        if isinstance(event, Removed):
+            return self._removed(event, now_ms)
+        # A connection changes nothing: the shell's ledger retains again what a broker lost.
+        return []
 
     def _afferent(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
         scope = self._scope(event.address.levels)
@@ -129,7 +130,7 @@ class Brainstem:
             return self._no_room(event)
         outcome = self._intake.take(scope, event, now_ms)
         if outcome is None:
-            return ()
+            return []
         if isinstance(outcome, Rejected):
             return (outcome,)
         self._intake.cut(outcome, now_ms)
@@ -145,7 +146,7 @@ class Brainstem:
                 return self._afferent(_measured(event), now_ms)
             case _:
                 return self._told(event, now_ms)
-        return ()
+        return []
 
     def _told(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
         """Take what a part says to other parts."""
@@ -177,7 +178,7 @@ class Brainstem:
     def _parameters(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
         effects = self._tuning.set_parameters(event, now_ms)
         if effects is None:
-            return ()
+            return []
         levels = event.address.levels
         if not self._owns(f"{levels['scope_level']}/{levels['scope']}"):
             # Its owner tells the boards, or refuses it.
@@ -198,12 +199,12 @@ class Brainstem:
     def _removed(self, event: Removed, now_ms: int) -> Sequence[Publish]:
         levels = event.address.levels
         if event.broker != "core":
-            return ()
+            return []
         if event.address.spec is topics.MODE:
             return self._tuning.remove_mode((levels["scope_level"], levels["scope"]), now_ms)
         if event.address.spec is topics.GLOBAL_PARAMETERS:
             return self._tuning.remove_parameters((levels["scope_level"], levels["scope"]), now_ms)
-        return ()
+        return []
 
     def _status(self, event: Accepted) -> None:
         if event.message.payload.status == "offline":
@@ -243,7 +244,7 @@ class Brainstem:
     def _end_window(self, ended: Open, now_ms: int) -> Sequence[Publish]:
         scope, stream, window = ended
         if window.closed:
-            return ()
+            return []
         stream.end(window)
         effects = self._tell(ended, now_ms)
         if stream.past and not stream.open:
@@ -258,7 +259,7 @@ class Brainstem:
         else:
             scope.streams = tuple(each for each in scope.streams if each is not stream)
             self._retire(scope)
-        return ()
+        return []
 
     def _retire(self, scope: Scope) -> None:
         if scope.idle():

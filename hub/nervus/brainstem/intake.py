@@ -1,6 +1,6 @@
 """Afferents into windows: where each belongs, and whether it is taken."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -78,7 +78,11 @@ class Intake:
         self._end = end
         self._retire = retire
         self._channels = sensor_channels()
-        self._rate = Rate(settings.scope_rate, settings.scope_burst)
+        self._source_rate = Rate(settings.source_rate, settings.source_burst)
+        self._scope_rate = Rate(settings.scope_rate, settings.scope_burst)
+        # Settings are models, and slow to answer.
+        self._oldest_ms = settings.oldest_ms
+        self._signal_limit = settings.window_signal_limit
 
     def take(self, scope: Scope, event: Accepted, now_ms: int) -> Open | Rejected | None:
         """Take one afferent; returns its window when that has to close at once."""
@@ -95,10 +99,7 @@ class Intake:
         source = self._sources.get(event.address.levels["device_id"])
         historical = bool(meta["historical"])
         urgent = meta["priority"] in _URGENT
-        event_ms = self._place(source, meta, now_ms)
-        if event_ms is None and urgent:
-            # It waited for us at the broker, and lives: an alarm of before a restart is one still.
-            event_ms = meta["t_ms"]
+        event_ms = _long_ago(meta, now_ms) if historical else self._place(source, meta, now_ms)
         if event_ms is None:
             counters.late += 1
             reason = f"measured {now_ms - meta['t_ms']} ms ago: send it as historical"
@@ -123,17 +124,16 @@ class Intake:
             return refuse(event, "queue_full", "queue", "too many old windows are being summarised")
         counters.historical += historical
         values = self._values(scope, source, payload, historical=historical)
-        refused = self._fill(window, event, payload, values, event_ms, urgent=urgent)
-        if refused is None and at_once and window.critical:
+        refused = self._fill(window, values, event, event_ms, urgent=urgent)
+        if at_once and refused is None and window.critical:
             return Open(scope, stream, window)
         return refused
 
     def _fill(
         self,
         window: Window,
+        values: Sequence[tuple[Signal, Scalar]] | None,
         event: Accepted,
-        payload: Mapping[str, Any],
-        values: list[tuple[Signal, Scalar]] | None,
         event_ms: int,
         *,
         urgent: bool,
@@ -143,41 +143,28 @@ class Intake:
             self.counters.unknown += 1
             reason = f"payload.value: with the sensor type, a name has {LEVEL_LIMIT} characters"
             return refuse(event, "schema_invalid", "apply", reason)
-        limit = self._settings.window_signal_limit
-        if (
-            window.size + len(values) > limit
-            and window.would_hold(each for each, _ in values) > limit
-        ):
+        if not window.has_room(values, self._signal_limit):
             self.counters.crowded += 1
             return refuse(event, "queue_full", "queue", "too many signals are being summarised")
-        if not window.judge(payload["quality"]):
+        quality = event.message.__dict__["payload"].__dict__["quality"]
+        if not window.take(values, quality, event_ms):
             self.counters.bad_quality += 1
-            return None
-        if urgent:
+        elif urgent:
             window.critical = True
-        for signal, value in values:
-            window.take(signal, value, event_ms)
         return None
 
     def _values(
         self, scope: Scope, source: Source, payload: Mapping[str, Any], *, historical: bool
-    ) -> list[tuple[Signal, Scalar]] | None:
+    ) -> Sequence[tuple[Signal, Scalar]] | None:
         """The values of a sample: one, or each of a typed object; None if one is nameless."""
-        value = payload["value"]
-        if isinstance(value, dict):
-            return self._members(scope, source, payload, historical=historical)
-        key = (payload["sensor_type"], payload["unit"] or "", *scope.key, historical)
-        return [(self._sources.signal(source, key), value)]
-
-    def _members(
-        self, scope: Scope, source: Source, payload: Mapping[str, Any], *, historical: bool
-    ) -> list[tuple[Signal, Scalar]] | None:
         name, value, unit = payload["sensor_type"], payload["value"], payload["unit"] or ""
+        if type(value) is not dict:
+            return ((self._sources.signal(source, (name, unit, scope.key, historical)), value),)
         names = [f"{name}:{member}" for member in value]
         if not all(len(each) <= LEVEL_LIMIT and each.isprintable() for each in names):
             return None
         return [
-            (self._sources.signal(source, (each, unit, *scope.key, historical)), member)
+            (self._sources.signal(source, (each, unit, scope.key, historical)), member)
             for each, member in zip(names, value.values(), strict=True)
         ]
 
@@ -202,9 +189,11 @@ class Intake:
         self._agenda.put(due_ms, self._end, Open(opened.scope, opened.stream, rest))
 
     def _place(self, source: Source, meta: Mapping[str, Any], now_ms: int) -> int | None:
-        if not meta["historical"]:
-            return source.clock.place(meta, now_ms, self._settings.oldest_ms)
-        return now_ms if meta["clk"] == "none" else min(meta["t_ms"], now_ms)
+        event_ms = source.clock.place(meta, now_ms, self._oldest_ms)
+        if event_ms is None and meta["priority"] in _URGENT:
+            # It waited for us at the broker, and lives: an alarm of before a restart is one still.
+            return meta["t_ms"]  # type: ignore[no-any-return]
+        return event_ms
 
     def _hurries(self, source: Source, now_ms: int) -> bool:
         if self._sources.hurries(source, now_ms):
@@ -213,14 +202,16 @@ class Intake:
         return False
 
     def _within_rate(self, scope: Scope, source: Source, now_ms: int) -> bool:
-        if not self._sources.sends(source, now_ms):
+        of_source = self._source_rate.take(source.samples_ms, now_ms)
+        if of_source is None:
             self.counters.over_rate += 1
             return False
-        whole_ms = self._rate.take(scope.samples_ms, now_ms)
-        if whole_ms is None:
+        source.samples_ms = of_source
+        of_scope = self._scope_rate.take(scope.samples_ms, now_ms)
+        if of_scope is None:
             self.counters.over_scope_rate += 1
             return False
-        scope.samples_ms = whole_ms
+        scope.samples_ms = of_scope
         return True
 
     def _stream(self, scope: Scope, channel: str, now_ms: int, *, historical: bool) -> Stream:
@@ -228,3 +219,7 @@ class Intake:
         scope.streams += (stream,)
         self._agenda.put(now_ms + LONGEST_MS, self._retire, (scope, stream))
         return stream
+
+
+def _long_ago(meta: Mapping[str, Any], now_ms: int) -> int:
+    return now_ms if meta["clk"] == "none" else min(meta["t_ms"], now_ms)

@@ -8,8 +8,8 @@ from nervus.wire.contracts import Scalar
 SignalKey = tuple[str, str, str]
 """Device, sensor type, unit ("" for none): what a feature is about, and how features are sorted."""
 
-HistoryKey = tuple[str, str, str, str, bool]
-"""Sensor type, unit, scope level, scope, and whether it was measured long ago."""
+HistoryKey = tuple[str, str, tuple[str, str], bool]
+"""Sensor type, unit, scope level and scope, and whether it was measured long ago."""
 
 _LARGEST_DIFFERENCE: Final = 1e150
 _LEAST_DEVIATION: Final = 1e-6
@@ -51,40 +51,43 @@ class Signal:
         self.updated_ms = event_ms
         return changed
 
-    def take_number(self, value: float, event_ms: int) -> bool:
-        """Take a number, also into average and variance; returns as `take`."""
-        elapsed_ms = event_ms - self.updated_ms
-        if elapsed_ms < 0:
-            return False
-        changed = self.last is not None and value != self.last
-        self.last = value
-        self.updated_ms = event_ms
-        average = self.average
-        if average is None:
-            self.average = float(value)
-        elif elapsed_ms:
-            weight = -expm1(-elapsed_ms / self._average_ms)
-            # Weighted and clipped so that no pair of doubles overflows.
-            difference = abs(value - average)
-            if difference > _LARGEST_DIFFERENCE:
-                difference = _LARGEST_DIFFERENCE
-            self.average = (1 - weight) * average + weight * value
-            self._variance = (1 - weight) * (self._variance + weight * difference * difference)
-        return changed
+    def take_number(self, value: float, event_ms: int) -> tuple[bool, float]:
+        """Take a number, also into average and variance.
 
-    def surprise(self, value: float) -> float:
-        """How far a value lies from what the signal usually is: 0 as usual, towards 1 far off.
-
-        1 - exp(-z / 3) with z the distance from the moving average in standard deviations; the
-        deviation counts as at least 1 % of the average, so that a still signal is not surprised by
-        its own rounding.
+        Returns:
+            As `take`; and how many standard deviations it lies from the average before it. The
+            deviation counts as at least 1 % of the average, so that a still signal is not
+            surprised by its own rounding.
         """
         average = self.average
         if average is None:
-            return 0.0
+            if event_ms < self.updated_ms:
+                return False, 0.0
+            self.average = float(value)
+            return self.take(value, event_ms), 0.0
+        difference = abs(value - average)
         deviation = sqrt(self._variance)
         if deviation < (least := 0.01 * abs(average)):
             deviation = least
         if deviation < _LEAST_DEVIATION:
             deviation = _LEAST_DEVIATION
-        return -expm1(-abs(value - average) / deviation / 3)
+        strangeness = difference / deviation
+        elapsed_ms = event_ms - self.updated_ms
+        if elapsed_ms < 0:
+            return False, strangeness
+        changed = value != self.last
+        self.last = value
+        if elapsed_ms:
+            self.updated_ms = event_ms
+            weight = -expm1(-elapsed_ms / self._average_ms)
+            # Weighted and clipped so that no pair of doubles overflows.
+            if difference > _LARGEST_DIFFERENCE:
+                difference = _LARGEST_DIFFERENCE
+            self.average = (1 - weight) * average + weight * value
+            self._variance = (1 - weight) * (self._variance + weight * difference * difference)
+        return changed, strangeness
+
+
+def surprise(strangeness: float) -> float:
+    """How far from usual: 1 - exp(-z / 3) with z standard deviations, 0 as usual, towards 1 far."""
+    return -expm1(-strangeness / 3)

@@ -41,7 +41,6 @@ class Sources:
         self.evicted = 0
         self.signals_evicted = 0
         self._settings = settings
-        self._samples = Rate(settings.source_rate, settings.source_burst)
         self._urgent = Rate(settings.urgent_rate, settings.urgent_burst)
         self._sources: OrderedDict[str, Source] = OrderedDict()
         self._signals = 0
@@ -82,14 +81,6 @@ class Sources:
         source.signals = (*kept, signal)
         return signal
 
-    def sends(self, source: Source, now_ms: int) -> bool:
-        """Whether the device may send a sample now; if so, it has."""
-        whole_ms = self._samples.take(source.samples_ms, now_ms)
-        if whole_ms is None:
-            return False
-        source.samples_ms = whole_ms
-        return True
-
     def hurries(self, source: Source, now_ms: int) -> bool:
         """Whether something urgent of the device may close its window at once; if so, it has."""
         whole_ms = self._urgent.take(source.urgent_ms, now_ms)
@@ -114,5 +105,5 @@ class Sources:
 @lru_cache(maxsize=1_024)
 def _shared(key: HistoryKey) -> HistoryKey:
     """The same for all devices: of ten thousand thermometers each message brings the words anew."""
-    name, unit, scope_level, scope, historical = key
-    return intern(name), intern(unit), intern(scope_level), intern(scope), historical
+    name, unit, scope, historical = key
+    return intern(name), intern(unit), scope, historical

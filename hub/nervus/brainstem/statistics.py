@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, Self
 
-from nervus.brainstem.signal import Signal
+from nervus.brainstem.signal import Signal, surprise
 from nervus.wire.contracts import Feature, Scalar
 
 HISTOGRAM_WORDS: Final = 8
@@ -21,14 +21,14 @@ class Statistics:
 
     __slots__ = (
         "_last_ms", "average", "changes", "count", "false_ms", "highest", "histogram", "last",
-        "lowest", "mean", "signal", "state", "state_ms", "surprise", "true_ms",
+        "lowest", "mean", "signal", "state", "state_ms", "strangest", "true_ms",
     )  # fmt: skip
 
     def __init__(self, signal: Signal, start_ms: int) -> None:
         self.signal = signal
         self.count = 0
         self.changes = 0
-        self.surprise = 0.0
+        self.strangest = 0.0
         self.mean = 0.0
         self.lowest: float | None = None
         self.highest: float | None = None
@@ -50,13 +50,14 @@ class Statistics:
         if isinstance(value, bool):
             self.hold(event_ms)
             self.state = value
-            self.changes += signal.take(value, event_ms)
+            changed = signal.take(value, event_ms)
         elif isinstance(value, str):
             self._tally(value)
-            self.changes += signal.take(value, event_ms)
+            changed = signal.take(value, event_ms)
         else:
-            if (surprise := signal.surprise(value)) > self.surprise:
-                self.surprise = surprise
+            changed, strangeness = signal.take_number(value, event_ms)
+            if strangeness > self.strangest:
+                self.strangest = strangeness
             if self.lowest is None or self.highest is None:
                 self.lowest = self.highest = value
                 self.mean = float(value)
@@ -67,8 +68,9 @@ class Statistics:
                     self.lowest = value
                 elif value > self.highest:
                     self.highest = value
-            self.changes += signal.take_number(value, event_ms)
             self.average = signal.average
+        if changed:
+            self.changes += 1
         if event_ms >= self._last_ms:
             self.last = value
             self._last_ms = event_ms
@@ -98,7 +100,7 @@ class Statistics:
         """A number is as salient as it is surprising; anything else as it changes: 1 - 2⁻ⁿ."""
         if self.lowest is None:
             return 1 - 0.5 ** min(self.changes, 64)
-        return self.surprise
+        return surprise(self.strangest)
 
     @classmethod
     def over(cls, parts: Sequence["Statistics"]) -> "Statistics":
@@ -113,7 +115,7 @@ class Statistics:
     def _add(self, part: Self) -> None:
         self.count += part.count
         self.changes += part.changes
-        self.surprise = max(self.surprise, part.surprise)
+        self.strangest = max(self.strangest, part.strangest)
         self.true_ms += part.true_ms
         self.false_ms += part.false_ms
         self.last = part.last

@@ -35,7 +35,7 @@ class Stream:
 
     def find(self, event_ms: int) -> Window | None:
         """The open window that a moment lies in."""
-        for window in self.open[::-1]:
+        for window in reversed(self.open):
             if window.opens_ms <= event_ms < window.end_ms:
                 return window
         return None

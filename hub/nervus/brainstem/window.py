@@ -8,7 +8,7 @@ from nervus.brainstem.signal import Signal, SignalKey
 from nervus.brainstem.statistics import Statistics
 from nervus.wire.contracts import Feature, Scalar
 
-_WORTH: Final = {"good": 1.0, "uncertain": 0.5, "bad": 0.0}
+_WORTH: Final = {None: 1.0, "good": 1.0, "uncertain": 0.5, "bad": 0.0}
 
 
 class Window:
@@ -39,23 +39,28 @@ class Window:
         """How many signals it holds."""
         return len(self._signals)
 
-    def would_hold(self, signals: Iterable[Signal]) -> int:
-        """How many signals there would be with these."""
-        return len(self._signals.keys() | signals)
+    def has_room(self, values: Sequence[tuple[Signal, Scalar]], limit: int) -> bool:
+        """Whether with these values it would hold at most `limit` signals."""
+        held = self._signals
+        if len(held) + len(values) <= limit:
+            return True
+        return len(held.keys() | {signal for signal, _ in values}) <= limit
 
-    def judge(self, quality: str | None) -> bool:
-        """Count a sample's quality; returns whether its value may enter the statistics."""
-        worth = _WORTH[quality or "good"]
+    def take(
+        self, values: Sequence[tuple[Signal, Scalar]], quality: str | None, event_ms: int
+    ) -> bool:
+        """Count a sample and take its values, unless it is bad; returns whether it was taken."""
+        worth = _WORTH[quality]
         self.taken += 1
+        if not worth:
+            return False
         self.worth += worth
-        return worth > 0
-
-    def take(self, signal: Signal, value: Scalar, event_ms: int) -> None:
-        """Take one value into the statistics of its signal."""
-        statistics = self._signals.get(signal)
-        if statistics is None:
-            statistics = self._signals[signal] = Statistics(signal, self.start_ms)
-        statistics.take(value, event_ms)
+        for signal, value in values:
+            statistics = self._signals.get(signal)
+            if statistics is None:
+                statistics = self._signals[signal] = Statistics(signal, self.start_ms)
+            statistics.take(value, event_ms)
+        return True
 
     def close(self, end_ms: int) -> None:
         """End it at `end_ms`; nothing is taken after that."""

@@ -247,7 +247,8 @@ class Shell:
 
     async def _take_some(self, queue: deque[Any]) -> None:
         """Take from one queue, for no longer than control may have to wait for it."""
-        now_ms, began = self._time(), (at := time.monotonic())
+        now_ms = self._time()
+        began = at = time.monotonic()
         while queue and at < began + _SLICE_S:
             self._take(queue, min(self._together, self.commit_limit - self._committing), now_ms)
             if self._committing >= self.commit_limit:
@@ -256,9 +257,8 @@ class Shell:
             before, at = at, time.monotonic()
             if at - before > _SLICE_S / 2:
                 self._together = max(1, self._together // 2)
-            elif self._together < _TOGETHER and self._journal is None:
-                # One by one, a journal has next to each packet what the guard asked about it.
-                self._together *= 2
+            elif self._journal is None:  # which has next to each packet what the guard asked for it
+                self._together = min(_TOGETHER, 2 * self._together)
 
     def _tick_if_due(self, now_ms: int) -> None:
         if now_ms < self._tick_due_ms:
@@ -277,10 +277,10 @@ class Shell:
             await self._committed.wait()
 
     def _take(self, queue: deque[Any], most: int, now_ms: int) -> None:
-        """Take so many at most: all their packets are judged, then each is stepped.
+        """Take so many at most: judge all their packets, then step each.
 
-        The guard asks nothing of the core, so what comes of them is what comes one by one, in a
-        fifth less time: the code and the data of either stay in the processor's caches.
+        The guard asks nothing of the core, so the same comes of it as one by one, in a fifth less
+        time: code and data of either stay in the processor's caches.
         """
         judge = self._guard.judge
         taken: list[tuple[Delivery | Connected | _Offer, Verdict | None]] = []
