@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks import in_process, pressure, round_trips, sustained
+from benchmarks.machine import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +21,7 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
     rows += in_process.flat(quick, tell)
     rows += await in_process.store(quick, tell)
     rows += await sustained.measure(quick, tell)
-    rows += await round_trips.measure(quick, tell)
-    rows += await pressure.measure(quick, tell)
-    return rows
+    with nullcontext("quick") if quick else undisturbed() as how:
+        latencies = await round_trips.measure(quick, tell)
+        latencies += await pressure.measure(quick, tell)
+    return rows + [replace(row, note=f"{row.note}; {how}") for row in latencies]

@@ -46,9 +46,9 @@ def afferents(
     return made
 
 
-def bundle_payload(number: int) -> RelayBundlePayload:
-    """A window's summary of three sensors."""
-    features = [
+def bundle_payload(number: int, features: int = FEATURES) -> RelayBundlePayload:
+    """A window's summary of so many sensors."""
+    summary = [
         Feature(
             sensor_type="temperature",
             device_id=f"b{n}",
@@ -62,13 +62,13 @@ def bundle_payload(number: int) -> RelayBundlePayload:
             rate=20.0,
             changes=7,
         )
-        for n in range(FEATURES)
+        for n in range(features)
     ]
     return RelayBundlePayload(
         channel="somatic",
         window_start=timestamp(NOW_MS),
         window_ms=1_000,
-        summary_features=features,
+        summary_features=summary,
     )
 
 
