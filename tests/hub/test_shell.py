@@ -452,8 +452,7 @@ async def test_a_backlog_of_content_keeps_neither_control_waiting_nor_the_socket
         await within(lambda: len(core.messages) == 201)
         await within(lambda: len(stand.seen) == 1)
         looking.cancel()
-    # Its answer was gone before any more content was taken, and the loop had its turns between, if
-    # only after what a shell that was fast until then judges together.
+    # Its answer was gone before more content was taken, and the loop had turns in between.
     assert (behind, longest <= 16) == (0, True)
 
 
