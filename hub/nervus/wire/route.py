@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -118,6 +118,8 @@ def worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
     in_meta = _in_meta(address)
     profile = _PROFILES[broker] if spec.contract in _EITHER_PROFILE else ()
     scope = f"{levels.get('scope_level')}/{levels.get('scope')}"
+    required, forbidden = _demands(contract)
+    stated, silent = _statement(tuple(name for name, _ in in_meta))
     return Route(
         address=address,
         max_bytes=min(spec.max_bytes, HARD_LIMIT),
@@ -125,14 +127,14 @@ def worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
         topic=spec.name,
         name=spec.contract,
         asks=bool(contract.required_meta or contract.forbidden_meta),
-        required=frozenset(contract.required_meta),
-        forbidden=frozenset(contract.forbidden_meta),
+        required=required,
+        forbidden=forbidden,
         contract=contract,
         reader=reader(contract),
         profile=profile,
         in_meta=in_meta,
-        stated=itemgetter("content_type", *(name for name, _ in in_meta)),
-        silent=(None, *(None for _ in in_meta)),
+        stated=stated,
+        silent=silent,
         agreed=("application/json", *(text for _, text in in_meta)),
         in_payload=tuple(
             (name, levels[name]) for name in spec.variables if name in payload.model_fields
@@ -176,6 +178,17 @@ def _identity(address: Address) -> tuple[str | None, str | None]:
     if "board" in spec.publish and spec.name != "reject":
         return f"device:{levels['device_id']}", levels["device_id"]
     return levels.get("identity"), None
+
+
+# Many topics share these: a board's are few kinds, and boards are many.
+@cache
+def _demands(contract: type[Contract]) -> tuple[frozenset[str], frozenset[str]]:
+    return frozenset(contract.required_meta), frozenset(contract.forbidden_meta)
+
+
+@cache
+def _statement(names: tuple[str, ...]) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[None, ...]]:
+    return itemgetter("content_type", *names), (None,) * (1 + len(names))
 
 
 def _in_meta(address: Address) -> Stated:
