@@ -1,11 +1,11 @@
-"""Edges of inputs, timed until the output follows; beside each one, an edge of the stand alone.
+"""Edges of inputs, timed until the output follows; among them, edges of the stand alone.
 
 A virtual board's edge passes the benchmark's own sockets, two processes and the machine's
-scheduler. So every edge of the board is followed by one of a second virtual board that does nothing
-but let its outputs follow its inputs (`on_board/echo.py`): what that one takes is the stand's, and
-where both are late at once it was the machine. A board has its processor to itself, so where the
-kernel lets us (root), both run before everything else here; `waited_ms` of an edge is what the
-kernel says the board's process waited for a core all the same.
+scheduler. So every fourth one is followed by one of a second virtual board that does nothing but
+let its outputs follow its inputs (`on_board/echo.py`): what that takes is the stand's, and where
+both are late at once it was the machine. A board has its processor to itself, so where the kernel
+lets us (root), both run before everything else here; `waited_ms` of an edge is what the kernel says
+the board's process waited for a core all the same.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ DOOR_PIN: Final = 10
 LAMP_PIN: Final = 30
 ECHO: Final = "echo.py"
 _ON_BOARD: Final = Path(__file__).with_name("on_board")
-_LEAST_GAP_S: Final = 0.004
-_MOST_GAP_S: Final = 0.006
+_LEAST_GAP_S: Final = 0.008
+_MOST_GAP_S: Final = 0.012
+_ALONE_EVERY: Final = 4
 _MISSED_S: Final = 1.0
 
 
@@ -77,14 +78,13 @@ async def echo(folder: Path) -> AsyncIterator[VirtualBoard]:
 
 
 async def move(board: VirtualBoard, alone: VirtualBoard, count: int) -> tuple[Edges, Edges]:
-    """Move so many doors of both in turn: what became of them on the board, and alone."""
-    seen = Edges(), Edges()
+    """Move so many doors of the board, and of the other now and then: what became of them."""
+    of_board, of_stand = Edges(), Edges()
     for number in range(count):
-        for each, edges in zip((board, alone), seen, strict=True):
-            # Not in step with anything the board does by itself.
-            await asyncio.sleep(random.uniform(_LEAST_GAP_S, _MOST_GAP_S))  # noqa: S311 - no secret
-            await _edge(each, number % DOORS, edges)
-    return seen
+        await _edge(board, number % DOORS, of_board)
+        if number % _ALONE_EVERY == 0:
+            await _edge(alone, number // _ALONE_EVERY % DOORS, of_stand)
+    return of_board, of_stand
 
 
 def prefer(board: VirtualBoard) -> bool:
@@ -99,6 +99,8 @@ def prefer(board: VirtualBoard) -> bool:
 
 
 async def _edge(board: VirtualBoard, door: int, edges: Edges) -> None:
+    # Not in step with anything the board does by itself.
+    await asyncio.sleep(random.uniform(_LEAST_GAP_S, _MOST_GAP_S))  # noqa: S311 - no secret
     lamp = LAMP_PIN + door
     level = int(board.level("pin", lamp) == 0)
     waited_ns = _waited_ns(board.pid)
