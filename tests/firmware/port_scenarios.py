@@ -27,8 +27,8 @@ class Board:
         # What the port's own `errno` would say.
         compat._WOULD_WAIT = (11, abs(port.in_progress))
         config = Settings("m1", "hub.local", 8883, keepalive_s=20)
-        self.link = Link(config, self, self._dialled, lambda: True, lambda _limit: 10)
-        self._tls = tls
+        dial = compat.Dialler(self.net if tls else None, config.host)
+        self.link = Link(config, self, dial, lambda: True, lambda _limit: 10)
 
     def run(self, ms: int) -> None:
         """Let so much time pass, 5 ms to a turn."""
@@ -48,9 +48,6 @@ class Board:
 
     def up(self) -> None:
         self.until(lambda: self.link.state == UP)
-
-    def _dialled(self, host: str, port: int) -> object:
-        return compat.Transport(host, port, self.net if self._tls else None, host)
 
     def link_will(self) -> tuple:
         return "/will", b"offline"
@@ -142,6 +139,20 @@ def name_is_not_found(board: Board) -> object:
     return sorted(set(board.downs)), left
 
 
+def name_is_seldom_looked_up(board: Board) -> object:
+    board.up()
+    board.net.refuses = True
+    board.net.resolves = False
+    board.link.close()
+    board.until(lambda: len(board.downs) > 80)
+    asked = board.net.look_ups
+    # The hub comes back, and elsewhere.
+    board.net.refuses, board.net.resolves = False, True
+    board.net.lives_at = "10.0.0.2"
+    board.up()
+    return asked, len(board.downs) <= 90
+
+
 def no_room_for_tls(board: Board) -> object:
     board.net.room = False
     board.run(3_000)
@@ -161,6 +172,7 @@ SCENARIOS = (
     refused,
     never_connects,
     name_is_not_found,
+    name_is_seldom_looked_up,
     no_room_for_tls,
 )
 

@@ -68,6 +68,8 @@ class Net:
         self.connects_after = 1  # polls
         self.refuses = False
         self.resolves = True
+        self.lives_at = "10.0.0.1"
+        self.look_ups = 0
         self.alive = True
         self.fails: int | None = None  # raised by the next read
         self.ends = False
@@ -82,10 +84,11 @@ class Net:
         self.open_sockets += 1
         return Socket(self)
 
-    def getaddrinfo(self, host: str, port: int) -> list:
+    def getaddrinfo(self, _host: str, port: int) -> list:
+        self.look_ups += 1
         if not self.resolves:
             raise OSError(self.port.lookup_failed)
-        return [(2, 1, 0, "", (host, port))]
+        return [(2, 1, 0, "", (self.lives_at, port))]
 
     def poll(self) -> "Poller":
         return Poller()
@@ -120,6 +123,7 @@ class Socket:
         self._in = bytearray()
         self._out = bytearray()
         self._closed = False
+        self._there = True
 
     def setblocking(self, flag: bool) -> None:  # noqa: FBT001 - the socket's own call
         self._blocking = flag
@@ -134,12 +138,13 @@ class Socket:
         if self._net.port.no_such_option is not None:
             raise OSError(self._net.port.no_such_option)
 
-    def connect(self, _address: object) -> None:
+    def connect(self, address: tuple) -> None:
+        self._there = address[0] == self._net.lives_at
         self._would_wait(self._net.port.in_progress)
 
     def polled(self) -> list:
         self._polls += 1
-        if self._net.refuses:
+        if self._net.refuses or not self._there:
             return [(self, self._net.port.refused_by)]
         return [(self, POLLOUT)] if self._polls > self._net.connects_after else []
 

@@ -47,6 +47,7 @@ OUTCOMES = {
     "refused": "(['io'], 1) open 0",
     "never_connects": "(True, ['connect_timeout'], 0) open 0",
     "name_is_not_found": "(['io'], 0) open 0",
+    "name_is_seldom_looked_up": "(9, True) open 0",  # of 80 attempts
 }
 
 

@@ -21,6 +21,7 @@ _IPPROTO_TCP = 6
 _TCP_NODELAY = 1
 _NO_SUCH_OPTION = (errno.EINVAL, errno.EOPNOTSUPP, 92, 109)  # ENOPROTOOPT, and newlib's
 _RECORD_HEAD = 5
+_TRIES = 8  # with an address; as backoffs and timeouts go, half a minute to three
 _WOULD_WAIT = (errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY)
 
 if MICROPYTHON:
@@ -75,22 +76,39 @@ def random_below(limit: int) -> int:
     return int.from_bytes(os.urandom(4), "big") % limit
 
 
-class Transport:
-    """A TCP connection that never waits, in TLS when `context` is given."""
+class Dialler:
+    """Makes the connections to one broker, in TLS when `context` is given.
 
-    def __init__(
-        self, host: str, port: int, context: object | None = None, server_name: str | None = None
-    ) -> None:
-        # An address in digits is answered at once; a name may keep a board waiting, so the link
-        # asks only while there is a network. A port has few sockets: none is taken before.
-        address = socket.getaddrinfo(host, port)[0][-1]
+    Looking a name up keeps a board waiting, for seconds where nobody answers, and a hub that is
+    down may be the one that would. So an address is kept until it has led nowhere for some time.
+    """
+
+    def __init__(self, context: object | None = None, server_name: str | None = None) -> None:
+        self.context: "Any" = context
+        self.server_name = server_name
+        self.tries = 0
+        self._address: "Any" = None
+
+    def __call__(self, host: str, port: int) -> "Transport":
+        """Begin to connect; OSError when there is no such name."""
+        if self._address is None or self.tries >= _TRIES:
+            self.tries = 0
+            # A port has few sockets: none is taken before.
+            self._address = socket.getaddrinfo(host, port)[0][-1]
+        self.tries += 1
+        return Transport(self._address, self)
+
+
+class Transport:
+    """A TCP connection that never waits, in TLS when its dialler has a context for that."""
+
+    def __init__(self, address: "Any", dialler: Dialler) -> None:
         self.sock = socket.socket()
         self.sock.setblocking(False)  # noqa: FBT003 - its only argument
         _without_nagle(self.sock)
         self._stream: "Any" = None
         self._records: _OneRecord | None = None
-        self._context: "Any" = context
-        self._server_name = server_name
+        self._dialler: Dialler | None = dialler
         try:
             self.sock.connect(address)
         except OSError as error:
@@ -105,7 +123,7 @@ class Transport:
         for _, events in self._poller.poll(0):
             if events & (select.POLLERR | select.POLLHUP):
                 raise OSError(errno.ECONNREFUSED)
-            self._stream = self._wrapped()
+            self._stream = self._wrapped(self._dialler)
             return True
         return False
 
@@ -118,10 +136,13 @@ class Transport:
     def write(self, view: memoryview) -> int | None:
         """Bytes taken, None when none can be taken yet (during the TLS handshake, too)."""
         taken = _unless_waiting(self._stream.write, view)
-        if taken and self._records is not None:
-            # The handshake is over: from here on records may come as they do.
-            self._records.open = True
-            self._records = None
+        if taken and self._dialler is not None:
+            self._dialler.tries = 0
+            self._dialler = None
+            if self._records is not None:
+                # The handshake is over: from here on records may come as they do.
+                self._records.open = True
+                self._records = None
         return taken
 
     def close(self) -> None:
@@ -130,14 +151,14 @@ class Transport:
             self._stream.close()
         self.sock.close()
 
-    def _wrapped(self) -> "Any":
+    def _wrapped(self, dialler: "Any") -> "Any":
         if not MICROPYTHON:
             return _CPythonStream(self.sock)
-        if self._context is None:
+        if dialler.context is None:
             return self.sock
         self._records = _OneRecord(self.sock)
-        return self._context.wrap_socket(
-            self._records, server_hostname=self._server_name, do_handshake_on_connect=False
+        return dialler.context.wrap_socket(
+            self._records, server_hostname=dialler.server_name, do_handshake_on_connect=False
         )
 
 

@@ -414,10 +414,9 @@ class Runtime:
     def _dialler(self) -> object:
         identity = self.node["identity"]
         if identity is None:
-            return compat.Transport
+            return compat.Dialler()
         context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
-        server_name = self.node["broker"]["server_name"]
-        return lambda host, port: compat.Transport(host, port, context, server_name)
+        return compat.Dialler(context, self.node["broker"]["server_name"])
 
 
 def _spill(node: dict) -> "Spill | None":

@@ -61,7 +61,7 @@ def main() -> None:
     link = Link(
         Settings(plan["device_id"], plan["host"], plan["port"]),
         owner,
-        lambda host, port: compat.Transport(host, port, context, host),
+        compat.Dialler(context, plan["host"]),
         lambda: True,
         compat.random_below,
     )
