@@ -4,8 +4,10 @@ A virtual board's edge passes the benchmark's own sockets, two processes and the
 scheduler. So every fourth one is followed by one of a second virtual board that does nothing but
 let its outputs follow its inputs (`on_board/echo.py`): what that takes is the stand's, and where
 both are late at once it was the machine. A board has its processor to itself, so where the kernel
-lets us (root), both run before everything else here; `waited_ms` of an edge is what the kernel says
-the board's process waited for a core all the same.
+lets us (root), both run before everything else here, and what the board's process waited for a core
+all the same, as the kernel counts it, is taken off what is held to the goals. Both stand in the
+table: "worst" is what was seen, "own worst" without that waiting (at most: a wait between the
+output and the benchmark's look counts, too).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ _ON_BOARD: Final = Path(__file__).with_name("on_board")
 _LEAST_GAP_S: Final = 0.008
 _MOST_GAP_S: Final = 0.012
 _ALONE_EVERY: Final = 4
-_MISSED_S: Final = 1.0
+_MISSED_S: Final = 10.0  # a machine that stands still for a second misses no edge
 
 
 @dataclass(slots=True)
@@ -45,9 +47,9 @@ class Edges:
     waited_ms: list[float] = field(default_factory=list)
     missed: int = 0
 
-    def waited_of_worst(self) -> float:
-        """Milliseconds for which the slowest edge waited for a core."""
-        return self.waited_ms[self.times_ms.index(max(self.times_ms))]
+    def own_ms(self) -> list[float]:
+        """What the edges took less what the board waited for a core: it has one to itself."""
+        return [t - w for t, w in zip(self.times_ms, self.waited_ms, strict=True)]
 
 
 @asynccontextmanager
