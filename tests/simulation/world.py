@@ -246,9 +246,9 @@ class World:
     def _to_broker(self, publish: Publish) -> None:
         address = publish.address
         spec, broker = address.spec, publish.on
-        packet = Packet(broker, address.topic, publish.data, spec.retained)  # type: ignore[arg-type]
         if (broker, spec.name) not in self._takers:
             return
+        packet = Packet(broker, address.topic, publish.data, spec.retained)  # type: ignore[arg-type]
         if spec.retained:
             until_ms = self.true_ms + (publish.expiry_ms or _FOREVER_MS)
             self._retained[broker, address.topic] = packet, until_ms

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from nervus.brainstem.agenda import Agenda
@@ -16,6 +17,7 @@ from nervus.brainstem.tuning import ScopeKey, Tuning
 from nervus.brainstem.window import Summary
 from nervus.wire import (
     Accepted,
+    Address,
     Connected,
     Mint,
     Publish,
@@ -283,7 +285,7 @@ class Brainstem:
     def _bundles(
         self, scope: Scope, stream: Stream, summary: Summary, now_ms: int
     ) -> list[Publish]:
-        address = topics.relay_bundle(*scope.key, stream.channel)
+        address = _address(*scope.key, stream.channel)
         trace_id = self._mint.id(now_ms)
         correlation_id = None
         if not stream.historical:
@@ -315,6 +317,11 @@ class Brainstem:
         bundles = fit(summary.features, make)
         self.counters.bundles += len(bundles)
         return bundles
+
+
+@lru_cache(maxsize=4_096)
+def _address(scope_level: str, scope: str, channel: str) -> Address:
+    return topics.relay_bundle(scope_level, scope, channel)
 
 
 def _measured(event: Accepted) -> Accepted:

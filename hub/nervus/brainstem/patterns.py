@@ -117,15 +117,20 @@ class Patterns:
         effects: list[Publish] = []
         for feature, salience in zip(summary.features, summary.saliences, strict=True):
             for condition in self._conditions.get(feature.sensor_type, ()):
-                if condition.holds(feature, salience, critical=summary.critical):
-                    why = _Why(
-                        self._patterns[condition.pattern],
-                        f"{condition.sensor_type} {condition.field}",
-                        1.0 if summary.critical else salience,
-                        self._patterns[condition.pattern].deadline_ms,
-                        bundle.message,
-                    )
-                    effects += self._ask(scope, why, now_ms)
+                if not condition.holds(feature, salience, critical=summary.critical):
+                    continue
+                pattern = self._patterns[condition.pattern]
+                if self._cools(scope, pattern):
+                    # Here, too: to know the cause, the bundle has to be read again.
+                    continue
+                why = _Why(
+                    pattern,
+                    f"{condition.sensor_type} {condition.field}",
+                    1.0 if summary.critical else salience,
+                    pattern.deadline_ms,
+                    bundle.message,
+                )
+                effects += self._ask(scope, why, now_ms)
         return effects
 
     def trigger(self, scope: Scope, event: Accepted, now_ms: int) -> Sequence[Publish | Rejected]:
@@ -140,7 +145,7 @@ class Patterns:
             return [refuse(event, "expired", "apply", f"its deadline was {-left_ms} ms ago")]
         deadline_ms = min(left_ms, pattern.deadline_ms)
         why = _Why(pattern, payload.trigger, payload.urgency, deadline_ms, event.message)
-        return self._ask(scope, why, now_ms)
+        return [] if self._cools(scope, pattern) else self._ask(scope, why, now_ms)
 
     def respond(self, event: Accepted) -> Sequence[Rejected]:
         """Take a PatternResponse."""
@@ -165,12 +170,15 @@ class Patterns:
             condition = Condition(name, **line)
             self._conditions.setdefault(condition.sensor_type, []).append(condition)
 
+    def _cools(self, scope: Scope, pattern: Pattern) -> bool:
+        """Whether a pattern was asked for in its cooldown; if so, that is counted."""
+        cools = (scope.key, pattern.name) in self._cooling
+        self.counters.cooling += cools
+        return cools
+
     def _ask(self, scope: Scope, why: _Why, now_ms: int) -> list[Publish]:
         pattern = why.pattern
         whose = scope.key, pattern.name
-        if whose in self._cooling:
-            self.counters.cooling += 1
-            return []
         if len(self._waiting) >= self._settings.request_limit:
             self.counters.crowded += 1
             return []
