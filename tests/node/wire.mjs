@@ -104,8 +104,15 @@ export function madeAt(meta, receivedMs) {
 export function identity(url, folder) {
   const [ca, cert, key] = ["ca", "cert", "key"].map((name) => readFileSync(`${folder}/${name}.pem`));
   const name = /^CN=(.+)$/m.exec(new X509Certificate(cert).subject)[1];
-  const options = { ca, cert, key, clientId: name, protocolVersion: 5, keepalive: 10, reconnectPeriod: 0 };
-  return { name, join: (will) => mqtt.connectAsync(url, { ...options, will }, false) };
+  return joining(url, { ca, cert, key, clientId: name });
+}
+
+/** The same where a broker asks nobody who he is, as only a benchmark's does. */
+export const anonymous = (url, name) => joining(url, { clientId: name });
+
+function joining(url, given) {
+  const options = { ...given, protocolVersion: 5, keepalive: 10, reconnectPeriod: 0 };
+  return { name: given.clientId, join: (will) => mqtt.connectAsync(url, { ...options, will }, false) };
 }
 
 function encodeLevel(text) {

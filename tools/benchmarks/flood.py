@@ -1,7 +1,8 @@
-"""A process that is many boards: afferents over TLS at an even pace, MQTT frames written by hand.
+"""A process that is many boards: afferents at an even pace, MQTT frames written by hand.
 
-Started as `python -m benchmarks.flood PLAN`, PLAN being JSON: host, port, boards {device id: folder
-of its identity}, rate (messages a second), seconds, qos. Prints {"sent": …, "seconds": …}.
+Started as `python -m benchmarks.flood PLAN`, PLAN being JSON: host, port, boards {device id: its
+granted scope and the folder of its identity, null for plain TCP}, rate (messages a second),
+seconds, qos. Prints {"sent": …, "seconds": …}.
 
 By hand, since a client library would be slower than what is to be measured.
 """
@@ -17,7 +18,6 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.messages import ROOMS
 from nervus.wire import topics
 
 _TICK_S: Final = 0.005
@@ -27,6 +27,7 @@ _CLEAN_SESSION: Final = 2
 _KEEPALIVE_S: Final = 60
 _TIMEOUT_S: Final = 10.0
 _PACKET_IDS: Final = 65_535
+_UNREAD: Final = 256
 _TEMPLATE: Final = (
     '{"meta":{"message_id":"%%026d","schema_version":"v1","contract":"AfferentSignal",'
     '"message_type":"AfferentSignal","source":"device:%s","boot":1,"seq":%%d,"ttl_ms":10000,'
@@ -37,18 +38,22 @@ _TEMPLATE: Final = (
 class Board:
     """One connection of one board."""
 
-    def __init__(self, device_id: str, number: int, plan: dict[str, Any]) -> None:
-        folder = Path(plan["boards"][device_id])
-        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-        plain = socket.create_connection((plan["host"], plan["port"]), _TIMEOUT_S)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = context.wrap_socket(plain, server_hostname=plan["host"])
-        topic = topics.afferent("room", f"r{number % ROOMS}", "temperature", device_id).topic
+    def __init__(self, device_id: str, plan: dict[str, Any]) -> None:
+        scope, identity = plan["boards"][device_id]
+        self._socket = socket.create_connection((plan["host"], plan["port"]), _TIMEOUT_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if identity is not None:
+            folder = Path(identity)
+            context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+            context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+            self._socket = context.wrap_socket(self._socket, server_hostname=plan["host"])
+        level, name = scope.split("/")
+        topic = topics.afferent(level, name, "temperature", device_id).topic
         self._topic = _text(topic)
         self._template = (_TEMPLATE % device_id).encode()
         self._qos = plan["qos"]
         self._sequence = itertools.count()
+        self._unread = 0
         self._connect(device_id)
 
     def send(self, count: int, ids: itertools.count[int]) -> None:
@@ -56,7 +61,9 @@ class Board:
         frames = b"".join(self._frame(next(ids)) for _ in range(count))
         self._socket.settimeout(_TIMEOUT_S)
         self._socket.sendall(frames)
-        if self._qos:
+        self._unread += count
+        if self._qos and self._unread >= _UNREAD:
+            self._unread = 0
             self._discard_acknowledgements()
 
     def close(self) -> None:
@@ -87,14 +94,14 @@ class Board:
             try:
                 if not self._socket.recv(65_536):
                     raise ConnectionError("the broker closed the connection")
-            except ssl.SSLWantReadError:
+            except (BlockingIOError, ssl.SSLWantReadError):
                 return
 
 
 def main() -> None:
     """Carry out the plan of the command line."""
     plan = json.loads(sys.argv[1])
-    boards = [Board(name, number, plan) for number, name in enumerate(plan["boards"])]
+    boards = [Board(name, plan) for name in plan["boards"]]
     ids, turn = itertools.count(), itertools.cycle(boards)
     sent, wanted = 0, int(plan["rate"] * plan["seconds"])
     began = time.perf_counter()

@@ -6,10 +6,10 @@ import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nervus.bus import BrokerAddress
-from nervus.runtime.brokers import brokers
+from nervus.runtime.brokers import Broker, brokers
 from nervus.runtime.settings import Settings
 from nervus.runtime.system import prepare, running_system
 
@@ -20,19 +20,26 @@ if TYPE_CHECKING:
     from nervus.runtime.state import BrokerName, StateFolder
 
 
+_WITH_TLS: Final = (
+    "cafile", "certfile", "keyfile", "crlfile", "tls_version", "require_certificate",
+    "use_identity_as_username", "use_username_as_clientid", "allow_anonymous", "acl_file",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class House:
-    """A running hub."""
+    """A running hub; `tls` says whether its brokers ask who one is."""
 
     state: StateFolder
     settings: Settings
     authority: Authority
+    tls: bool = True
 
     def address(self, identity: str, broker: BrokerName) -> BrokerAddress:
         """Where and as whom to connect."""
         listener = self.settings.brokers.get(broker)
-        tls = self.authority.get(identity).ssl_context()
-        return BrokerAddress(listener.connect_host, listener.port, tls)
+        context = self.authority.get(identity).ssl_context() if self.tls else None
+        return BrokerAddress(listener.connect_host, listener.port, context)
 
 
 @asynccontextmanager
@@ -43,6 +50,7 @@ async def house(
     settings: str = "",
     policy: str = "",
     services: bool = True,
+    tls: bool = True,
 ) -> AsyncIterator[House]:
     """Run brokers, and the services as processes of their own, until left.
 
@@ -52,6 +60,8 @@ async def house(
         settings: Tables added to nervus.toml.
         policy: What may be commanded.
         services: Whether the services run, or the brokers alone.
+        tls: Whether the brokers speak TLS and ask for certificates; without, anybody may do
+            anything, within the same limits.
 
     Raises:
         NotReadyError: It was not ready within 30 s.
@@ -69,5 +79,14 @@ async def house(
             state.policy_file.write_text(policy, encoding="utf-8")
         for broker in brokers(state, loaded):
             broker.write_acl(authority)
+            if not tls:
+                _open(broker)
         async with running_system(state, loaded, services=services):
-            yield House(state, loaded, authority)
+            yield House(state, loaded, authority, tls)
+
+
+def _open(broker: Broker) -> None:
+    file = broker.configuration_file
+    lines = file.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.split(" ")[0] not in _WITH_TLS]
+    file.write_text("\n".join([*kept, "allow_anonymous true", ""]), encoding="utf-8")

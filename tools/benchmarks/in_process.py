@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
+_TOGETHER: Final = 16
+"""Packets that are judged before the first of them is stepped, as a shell does it."""
 _ROUNDS: Final = 9
 _QUICK_ROUNDS: Final = 2
 _AFFERENTS: Final = 10_000
@@ -112,11 +114,12 @@ def _taking(
 
         def run(some: Sequence[tuple[Packet, int]] = packets[known:]) -> int:
             taken = 0
-            for packet, now_ms in some:
-                verdict = guard.judge(packet, now_ms)
-                if isinstance(verdict, Accepted):
-                    core.step(verdict, now_ms)
-                    taken += 1
+            for at in range(0, len(some), _TOGETHER):
+                judged = [(guard.judge(*each), each[1]) for each in some[at : at + _TOGETHER]]
+                for verdict, now_ms in judged:
+                    if isinstance(verdict, Accepted):
+                        core.step(verdict, now_ms)
+                        taken += 1
             return taken
 
         run(packets[:known])
@@ -137,13 +140,14 @@ def _thalamus(count: int) -> Case:
 
         def run() -> int:
             relayed = 0
-            for packet in packets:
-                verdict = guard.judge(packet, NOW_MS)
-                if not isinstance(verdict, Accepted):
-                    continue
-                for effect in relay.step(verdict, NOW_MS):
-                    if isinstance(effect, Publish) and effect.data:
-                        relayed += effect.address.spec is topics.GATED_RELAY
+            for at in range(0, len(packets), _TOGETHER):
+                judged = [guard.judge(each, NOW_MS) for each in packets[at : at + _TOGETHER]]
+                for verdict in judged:
+                    if not isinstance(verdict, Accepted):
+                        continue
+                    for effect in relay.step(verdict, NOW_MS):
+                        if isinstance(effect, Publish) and effect.data:
+                            relayed += effect.address.spec is topics.GATED_RELAY
             return relayed
 
         return run

@@ -2,9 +2,10 @@
 // and topic, told apart from duplicates, summed up in windows of a second.
 //
 //   node peer.mjs mqtts://HOST:PORT IDENTITY_FOLDER
+//   node peer.mjs mqtt://HOST:PORT
 //
 // Says "ready" once subscribed, runs until its input ends, then says what it has seen as JSON.
-import { accept, filter, identity, read } from "../../tests/node/wire.mjs";
+import { accept, anonymous, filter, identity, read } from "../../tests/node/wire.mjs";
 
 const WINDOW_MS = 1000;
 const REMEMBERED = 16_384;
@@ -16,7 +17,7 @@ const lags = [];
 const seen = { received: 0, rejected: 0, bundles: 0 };
 let started = process.cpuUsage();
 
-const client = await identity(url, folder).join();
+const client = await (folder ? identity(url, folder) : anonymous(url, "brainstem")).join();
 client.on("message", (topic, payload, { retain }) => take({ topic, payload, retain }));
 await client.subscribeAsync([filter("afferent", {})], { qos: 1 });
 setInterval(close, WINDOW_MS);

@@ -1,6 +1,6 @@
 """A process that takes the flood: brainstem as its service runs it, or a bare subscriber.
 
-Started as `python -m benchmarks.receiver brainstem|paho|mosquitto STATE`; prints "ready" once
+Started as `python -m benchmarks.receiver brainstem|mosquitto STATE tls|plain`; prints "ready" once
 subscribed, runs until its stdin ends, then prints what it has seen as JSON.
 """
 
@@ -9,22 +9,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion
-
 from benchmarks.timing import percentiles
 from nervus.brainstem import Brainstem, BrainstemSettings
 from nervus.brainstem.machine import IDENTITY, TAKES
 from nervus.bus import BrokerAddress, Session, Shell, subscriptions
+from nervus.runtime.grants import Grants
 from nervus.runtime.identity import Authority
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
@@ -35,9 +33,8 @@ if TYPE_CHECKING:
 
     from nervus.runtime.state import BrokerName
 
-_STAMP: Final = re.compile(rb'"t_ms":(\d+)')
 _LAG_EVERY: Final = 10
-_RATE: Final = 10_000
+_RATE: Final = 100_000
 _CONNECTED_S: Final = 1.0
 _ENDS_S: Final = 10.0
 
@@ -79,28 +76,32 @@ class Watched:
 
 def main() -> None:
     """Run what the command line names."""
-    kind, folder = sys.argv[1:]
-    state = StateFolder.open(Path(folder))
-    if kind == "brainstem":
-        report = asyncio.run(_brainstem(state))
-    else:
-        report = {"paho": _paho, "mosquitto": _mosquitto}[kind](state)
+    kind, folder, link = sys.argv[1:]
+    state, tls = StateFolder.open(Path(folder)), link == "tls"
+    report = asyncio.run(_brainstem(state, tls)) if kind == "brainstem" else _mosquitto(state, tls)
     print(json.dumps(report), flush=True)
 
 
-async def _brainstem(state: StateFolder) -> dict[str, Any]:
+async def _brainstem(state: StateFolder, tls: bool) -> dict[str, Any]:  # noqa: FBT001 - of the link
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), stop.set)
     mint = Mint(IDENTITY, "brainstem", seed=time.time_ns(), boot=int(time.time()))
     sessions = [
-        Session(IDENTITY, "spinal", _address(state, "spinal"), filters=subscriptions(TAKES)),
-        Session(IDENTITY, "core", _address(state, "core")),
+        Session(IDENTITY, "spinal", _address(state, "spinal", tls), filters=subscriptions(TAKES)),
+        Session(IDENTITY, "core", _address(state, "core", tls)),
     ]
-    settings = BrainstemSettings(source_rate=_RATE, source_burst=_RATE)
+    # What a flood is refused for must not make it cheaper.
+    settings = BrainstemSettings(
+        source_rate=_RATE, source_burst=_RATE, scope_rate=_RATE, scope_burst=_RATE
+    )
     core = Watched(Brainstem(settings, mint))
-    grants = {each.name: each.scope for each in Authority(state).identities()}
-    guard = Guard(TAKES, granted=grants.get)
+    grants = Grants(state)
+
+    def granted(device_id: str) -> str | None:
+        return grants.grants().get(device_id)
+
+    guard = Guard(TAKES, granted=granted)
     shell = Shell(core, sessions, guard, RejectLane(mint, "home"))
     running = asyncio.create_task(shell.run(_tell_ready))
     stopping = asyncio.create_task(stop.wait())
@@ -115,46 +116,29 @@ async def _brainstem(state: StateFolder) -> dict[str, Any]:
     }
 
 
-def _paho(state: StateFolder) -> dict[str, Any]:
-    lags_ms: list[float] = []
-    received = 0
-
-    def take(_client: Client, _userdata: object, message: MQTTMessage) -> None:
-        nonlocal received
-        received += 1
-        if received % _LAG_EVERY == 0 and (found := _STAMP.search(message.payload)):
-            lags_ms.append(time.time_ns() / 1e6 - int(found[1]))
-
-    client = Client(CallbackAPIVersion.VERSION2, IDENTITY)
-    address = _address(state, "spinal")
-    client.tls_set_context(address.tls)
-    client.on_message = take
-    client.on_subscribe = lambda *_: _tell_ready()
-    client.connect(address.host, address.port)
-    client.subscribe([(each.topic, each.qos) for each in subscriptions(TAKES)])
-    client.loop_start()
-    sys.stdin.read()
-    client.loop_stop()
-    return _report(lags_ms, received)
-
-
-def _mosquitto(state: StateFolder) -> dict[str, Any]:
+def _mosquitto(state: StateFolder, tls: bool) -> dict[str, Any]:  # noqa: FBT001 - of the link
     """mosquitto_sub writes a line for each message; it tells neither lag nor when it is ready."""
-    address, identity = _address(state, "spinal"), Authority(state).get(IDENTITY)
+    address, identity = _address(state, "spinal", tls), Authority(state).get(IDENTITY)
     command = ["mosquitto_sub", "-V", "5", "-h", address.host, "-p", str(address.port), "-F", "x"]
-    command += [
-        *("--cafile", str(identity.ca), "--cert", str(identity.cert), "--key", str(identity.key))
-    ]
+    command += ["-i", IDENTITY]
+    if tls:
+        files = {"--cafile": identity.ca, "--cert": identity.cert, "--key": identity.key}
+        command += [word for name, path in files.items() for word in (name, str(path))]
     for each in subscriptions(TAKES):
         command += ["-t", each.topic, "-q", str(each.qos)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as subscriber:  # noqa: S603 - of our own words
+    # Into a file: a pipe that nobody reads is full after 32,768 lines, and it would stand still.
+    with (
+        tempfile.TemporaryFile() as lines,
+        subprocess.Popen(command, stdout=lines) as subscriber,  # noqa: S603 - of our own words
+    ):
         time.sleep(_CONNECTED_S)
         _tell_ready()
         sys.stdin.read()
         subscriber.terminate()
-        output, _ = subscriber.communicate(timeout=_ENDS_S)
+        subscriber.wait(timeout=_ENDS_S)
+        lines.seek(0)
+        received = lines.read().count(b"\n")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    received = output.count(b"\n")
     return {"received": received, "lag_ms": None, "cpu_s": used.ru_utime + used.ru_stime}
 
 
@@ -171,10 +155,10 @@ def _tell_ready() -> None:
     print("ready", flush=True)
 
 
-def _address(state: StateFolder, broker: BrokerName) -> BrokerAddress:
+def _address(state: StateFolder, broker: BrokerName, tls: bool) -> BrokerAddress:  # noqa: FBT001 - of the link
     listener = Settings.load(state.settings_file).brokers.get(broker)
-    tls = Authority(state).get(IDENTITY).ssl_context()
-    return BrokerAddress(listener.connect_host, listener.port, tls)
+    context = Authority(state).get(IDENTITY).ssl_context() if tls else None
+    return BrokerAddress(listener.connect_host, listener.port, context)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,31 +15,40 @@ from benchmarks.house import house
 from benchmarks.messages import ROOMS
 from benchmarks.table import Goal, Row
 from benchmarks.timing import DidNotHappenError
+from nervus.wire import topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.house import House
 
-BOARDS: Final = 20
+BOARDS: Final = 100
 LAG_LIMIT_MS: Final = 100.0
-_LADDER: Final = (1_000, 2_000, 4_000, 6_000, 8_000, 12_000, 16_000, 24_000, 32_000, 48_000, 64_000)
+_FIRST: Final = 2_000.0
+_LAST: Final = 128_000.0
+_BISECTIONS: Final = 3
 _PACE: Final = 0.97
 _SECONDS: Final = 3.0
-_BISECTIONS: Final = 2
-_QUICK_RATE: Final = 300
+_QUICK_RATE: Final = 300.0
 _QUICK_SECONDS: Final = 0.5
+_QUICK_BOARDS: Final = 5
+_PLAN: Final = {"plain": (0, 1), "tls": (0, 1)}
+_QUICK_PLAN: Final = {"plain": (0,), "tls": (1,)}
 _SETTLE_S: Final = 0.5
-_DEADLINE_S: Final = 30.0
-_GOALS: Final = {("brainstem", 0): 50_000.0, ("brainstem", 1): 40_000.0}
+_DEADLINE_S: Final = 60.0
+_INSTALL_S: Final = 180.0
+_GOALS: Final = {0: 50_000.0, 1: 40_000.0}
+_RATIOS: Final = {"node": 1.0, "node-red": 4.0}
 _WHAT: Final = {
-    "brainstem": "brainstem service, validated, deduplicated, windowed",
+    "brainstem": "brainstem, validated, deduplicated, windowed, bundled",
     "node": "mqtt.js + ajv, validated, deduplicated, windowed",
-    "paho": "bare paho subscriber, counting only",
+    "node-red": "Node-RED, deduplicated, windowed",
     "mosquitto": "bare mosquitto_sub (C), a line for each",
 }
-_PEER: Final = Path(__file__).with_name("peer.mjs")
-_PACKAGES: Final = Path(__file__).parents[2] / "tests" / "node" / "node_modules"
+_HERE: Final = Path(__file__).parent
+_PACKAGES: Final = _HERE.parents[1] / "tests" / "node" / "node_modules"
+_NODE_RED: Final = _HERE.parents[1] / ".tools" / "node-red"
+_NODE_RED_VERSION: Final = "4.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,49 +58,76 @@ class Step:
     rate: float
     sent: int
     received: int
+    refused: int
     sent_rate: float
     lag_p99_ms: float | None
     cpu_s: float
 
     @property
-    def sustained(self) -> bool:
-        """Whether everything came, in time, at the rate that was asked for."""
-        whole = self.received == self.sent and self.sent_rate >= _PACE * self.rate
-        return whole and (self.lag_p99_ms is None or self.lag_p99_ms <= LAG_LIMIT_MS)
+    def trouble(self) -> str | None:
+        """Why the rate that was asked for was not held; None when it was."""
+        if self.sent_rate < _PACE * self.rate:
+            return f"the broker took no more than {self.sent_rate:,.0f}/s"
+        if self.received != self.sent:
+            return f"{self.sent - self.received} of {self.sent} were lost"
+        if self.refused:
+            return f"{self.refused} of {self.sent} were refused"
+        if self.lag_p99_ms is not None and self.lag_p99_ms > LAG_LIMIT_MS:
+            return f"p99 lag {self.lag_p99_ms:,.0f} ms"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The highest rate that was held, and why the next one was not."""
+
+    best: Step
+    beyond: str | None
 
 
 async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - every benchmark has this one signature
-    """Find the rates of all receivers, at both qualities of service, over one TLS broker."""
-    boards = {f"b{n}": f"room/r{n % ROOMS}" for n in range(BOARDS)}
-    kinds = [kind for kind in _WHAT if kind != "node" or _PACKAGES.is_dir()]
-    if "node" not in kinds:
+    """Find the rates of all receivers, at both qualities of service, over plain TCP and TLS."""
+    kinds = list(_WHAT)
+    if not _PACKAGES.is_dir():
         tell("mqtt.js + ajv are left out: tools/setup --test installs them")
+        kinds.remove("node")
+    without_node_red = "a quick run does not install it" if quick else await _install_node_red(tell)
+    if without_node_red:
+        kinds.remove("node-red")
     rows = []
-    async with house(boards=boards, parts={}, services=False) as hub:
-        for qos in (0, 1):
-            best = {}
-            for kind in kinds:
-                best[kind] = await _search(hub, kind, qos, quick=quick, tell=tell)
-                rows += _rows(kind, qos, best[kind])
-            rows += [_ratio(best, kind, qos) for kind in kinds if kind != "brainstem"]
+    boards = {f"b{n}": f"room/r{n % ROOMS}" for n in range(_QUICK_BOARDS if quick else BOARDS)}
+    for link, qualities in (_QUICK_PLAN if quick else _PLAN).items():
+        async with house(boards=boards, parts={}, services=False, tls=link == "tls") as hub:
+            for qos in qualities:
+                found = {}
+                for kind in kinds:
+                    found[kind] = await _search(hub, kind, qos, quick=quick, tell=tell)
+                    rows += _rows(kind, link, qos, found[kind])
+                rows += [_ratio(found, kind, link, qos) for kind in kinds if kind != "brainstem"]
+    if without_node_red and not quick:
+        rows.append(Row("sustained node-red", _WHAT["node-red"], "", {}, 0, (), without_node_red))
     return rows
 
 
-def _ratio(best: dict[str, Step], kind: str, qos: int) -> Row:
-    ratio = best["brainstem"].rate / best[kind].rate
-    goals = (Goal("≥", 1.0, "ratio"),) if kind == "node" else ()
-    name = f"sustained qos{qos} to {kind}"
-    what = f"brainstem to {_WHAT[kind].split(',')[0]}, QoS {qos}"
-    return Row(name, what, "times", {"ratio": ratio}, 2, goals, "same run, same broker")
+def _ratio(found: dict[str, Found], kind: str, link: str, qos: int) -> Row:
+    ratio = found["brainstem"].best.rate / found[kind].best.rate
+    cpu = _cpu_us(found[kind].best) / _cpu_us(found["brainstem"].best)
+    goals = (Goal("≥", _RATIOS[kind], "sustained"),) if kind in _RATIOS else ()
+    name = f"sustained {link} qos{qos} to {kind}"
+    what = f"brainstem to {_WHAT[kind].split(',')[0]}, QoS {qos}, {link}"
+    values = {"sustained": ratio, "CPU": cpu}
+    return Row(name, what, "times", values, 2, goals, "same run, same broker")
 
 
-def _rows(kind: str, qos: int, step: Step) -> list[Row]:
-    limit = _GOALS.get((kind, qos))
-    goals = (Goal("≥", limit, "sustained"),) if limit else ()
-    lag_goals = (Goal("≤", LAG_LIMIT_MS, "p99"),) if limit else ()
-    name = f"sustained qos{qos} {kind}"
-    cpu_us = 1e6 * step.cpu_s / max(1, step.received)
-    note = f"TLS, {BOARDS} boards, QoS {qos}; {cpu_us:.0f} µs of CPU each"
+def _rows(kind: str, link: str, qos: int, found: Found) -> list[Row]:
+    step = found.best
+    ours = kind == "brainstem"
+    goals = (Goal("≥", _GOALS[qos], "sustained"),) if ours else ()
+    lag_goals = (Goal("≤", LAG_LIMIT_MS, "p99"),) if ours else ()
+    name = f"sustained {link} qos{qos} {kind}"
+    note = f"{link}, {BOARDS} boards, QoS {qos}; {_cpu_us(step):.0f} µs of CPU each"
+    if found.beyond:
+        note += f"; beyond it {found.beyond}"
     rates = {"sustained": step.rate}
     rows = [Row(name, _WHAT[kind], "messages/s", rates, step.received, goals, note)]
     if step.lag_p99_ms is not None:
@@ -100,25 +138,30 @@ def _rows(kind: str, qos: int, step: Step) -> list[Row]:
     return rows
 
 
+def _cpu_us(step: Step) -> float:
+    return 1e6 * step.cpu_s / max(1, step.received)
+
+
 async def _search(
     hub: House, kind: str, qos: int, *, quick: bool, tell: Callable[[str], None]
-) -> Step:
+) -> Found:
+    """Double the rate until it is not held, then halve the distance."""
     if quick:
-        return await _try(hub, kind, qos, _QUICK_RATE, _QUICK_SECONDS)
-    best, failed = None, None
-    for rate in _LADDER:
+        return Found(await _try(hub, kind, qos, _QUICK_RATE, _QUICK_SECONDS), None)
+    rate, best, failed = _FIRST, None, None
+    while failed is None and rate <= _LAST:
         step = await _try_twice(hub, kind, qos, rate, tell)
-        if not step.sustained:
+        if step.trouble is None:
+            best, rate = step, 2 * rate
+        else:
             failed = step
-            break
-        best = step
     if best is None:
-        raise DidNotHappenError(f"{kind} does not even sustain {_LADDER[0]} messages/s")
+        raise DidNotHappenError(f"{kind} does not even sustain {_FIRST:,.0f} messages/s")
     for _ in range(_BISECTIONS if failed else 0):
         middle = (best.rate + (failed.rate if failed else 0)) / 2
         step = await _try_twice(hub, kind, qos, middle, tell)
-        best, failed = (step, failed) if step.sustained else (best, step)
-    return best
+        best, failed = (best, step) if step.trouble else (step, failed)
+    return Found(best, failed.trouble if failed else None)
 
 
 async def _try_twice(
@@ -126,61 +169,70 @@ async def _try_twice(
 ) -> Step:
     """One bad moment of a shared machine must not end the search."""
     step = await _try(hub, kind, qos, rate, _SECONDS)
-    tell(_told(kind, qos, step))
-    if not step.sustained:
+    tell(_told(hub, kind, qos, step))
+    if step.trouble:
         step = await _try(hub, kind, qos, rate, _SECONDS)
-        tell(_told(kind, qos, step))
+        tell(_told(hub, kind, qos, step))
     return step
 
 
-def _told(kind: str, qos: int, step: Step) -> str:
-    lost = step.sent - step.received
-    word = "holds" if step.sustained else "does not hold"
-    lag = "lag unknown" if step.lag_p99_ms is None else f"p99 {step.lag_p99_ms:.0f} ms"
-    return (
-        f"{kind} {word} {step.rate:,.0f}/s at QoS {qos}: {lost} lost, "
-        f"{lag}, sent at {step.sent_rate:,.0f}/s"
-    )
+def _told(hub: House, kind: str, qos: int, step: Step) -> str:
+    held = f"does not hold: {step.trouble}" if step.trouble else "holds"
+    lag = "" if step.lag_p99_ms is None else f", p99 {step.lag_p99_ms:.0f} ms"
+    link = "TLS" if hub.tls else "plain TCP"
+    return f"{link}, QoS {qos}, {step.rate:,.0f}/s: {kind} {held}{lag}, {_cpu_us(step):.0f} µs each"
 
 
 async def _try(hub: House, kind: str, qos: int, rate: float, seconds: float) -> Step:
-    receiver = await _receiver(hub, kind)
-    try:
-        async with asyncio.timeout(_DEADLINE_S):
-            if await _line(receiver) != "ready":
-                raise DidNotHappenError(f"{kind} was not ready; what it wrote stands above")
-            sent = await _flood(hub, qos, rate, seconds)
-            await asyncio.sleep(_SETTLE_S)
-            if receiver.stdin is not None:
-                receiver.stdin.close()
-            output, _ = await receiver.communicate()
-    finally:
-        if receiver.returncode is None:
-            receiver.kill()
-            await receiver.wait()
+    with tempfile.TemporaryDirectory(prefix="nervus-bench-") as folder:
+        receiver = await _start(*_command(hub, kind, folder))
+        try:
+            async with asyncio.timeout(_DEADLINE_S):
+                if await _line(receiver) != "ready":
+                    raise DidNotHappenError(f"{kind} was not ready; what it wrote stands above")
+                sent = await _flood(hub, qos, rate, seconds)
+                await asyncio.sleep(_SETTLE_S)
+                if receiver.stdin is not None:
+                    receiver.stdin.close()
+                output, _ = await receiver.communicate()
+        except TimeoutError as error:
+            doing = f"{kind} at {rate:,.0f}/s, QoS {qos}"
+            raise DidNotHappenError(f"{doing}: not over after {_DEADLINE_S:g} s") from error
+        finally:
+            if receiver.returncode is None:
+                receiver.kill()
+                await receiver.wait()
     seen = json.loads(output)
     if not seen["received"]:
         raise DidNotHappenError(f"{kind} received nothing at {rate:,.0f}/s")
     lag = seen["lag_ms"]["p99"] if seen["lag_ms"] else None
     sent_rate = sent["sent"] / sent["seconds"]
-    return Step(rate, sent["sent"], seen["received"], sent_rate, lag, seen["cpu_s"])
+    refused = seen.get("rejected", 0)
+    return Step(rate, sent["sent"], seen["received"], refused, sent_rate, lag, seen["cpu_s"])
 
 
-async def _receiver(hub: House, kind: str) -> asyncio.subprocess.Process:
-    if kind != "node":
-        return await _start(sys.executable, "-m", "benchmarks.receiver", kind, str(hub.state.path))
+def _command(hub: House, kind: str, folder: str) -> list[str]:
+    if kind in ("brainstem", "mosquitto"):
+        link = "tls" if hub.tls else "plain"
+        return [sys.executable, "-m", "benchmarks.receiver", kind, str(hub.state.path), link]
     listener = hub.settings.brokers.spinal
-    url = f"mqtts://{listener.connect_host}:{listener.port}"
-    return await _start("node", str(_PEER), url, str(hub.authority.get("brainstem").folder))
+    url = f"mqtt{'s' if hub.tls else ''}://{listener.connect_host}:{listener.port}"
+    identity = [str(hub.authority.get("brainstem").folder)] if hub.tls else []
+    if kind == "node":
+        return ["node", str(_HERE / "peer.mjs"), url, *identity]
+    own = [str(_NODE_RED), folder, url, topics.AFFERENT.filter()]
+    return ["node", str(_HERE / "node_red.mjs"), *own, *identity]
 
 
 async def _flood(hub: House, qos: int, rate: float, seconds: float) -> dict[str, Any]:
     listener = hub.settings.brokers.spinal
-    boards = {f"b{n}": str(hub.authority.get(f"b{n}").folder) for n in range(BOARDS)}
+    boards = [each for each in hub.authority.identities() if each.role == "board"]
     plan = {
         "host": listener.connect_host,
         "port": listener.port,
-        "boards": boards,
+        "boards": {
+            each.name: (each.scope, str(each.folder) if hub.tls else None) for each in boards
+        },
         "rate": rate,
         "seconds": seconds,
         "qos": qos,
@@ -196,6 +248,30 @@ async def _flood(hub: House, qos: int, rate: float, seconds: float) -> dict[str,
         raise DidNotHappenError("the flood ended early; what it wrote stands above")
     sent: dict[str, Any] = json.loads(output)
     return sent
+
+
+async def _install_node_red(tell: Callable[[str], None]) -> str | None:
+    """Install the peer for this benchmark alone; returns why it is left out, if it is."""
+    if (_NODE_RED / "node_modules" / "node-red").is_dir():
+        return None
+    npm = shutil.which("npm")
+    if npm is None:
+        return "left out: no npm here"
+    tell(f"Node-RED {_NODE_RED_VERSION} is installed into {_NODE_RED}, once")
+    options = ("--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+    process = await _start(
+        npm, "install", "--prefix", str(_NODE_RED), *options, f"node-red@{_NODE_RED_VERSION}"
+    )
+    try:
+        async with asyncio.timeout(_INSTALL_S):
+            await process.communicate()
+    except TimeoutError:
+        return f"left out: npm did not install it within {_INSTALL_S:g} s"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return None if process.returncode == 0 else "left out: npm could not install it"
 
 
 async def _start(*command: str) -> asyncio.subprocess.Process:

@@ -164,7 +164,9 @@ async def _flood(
     plan = {
         "host": listener.connect_host,
         "port": listener.port,
-        "boards": {name: str(hub.authority.get(name).folder) for name in boards},
+        "boards": {
+            name: (scope, str(hub.authority.get(name).folder)) for name, scope in boards.items()
+        },
         "rate": rate,
         "seconds": seconds,
         "qos": 0,

@@ -59,20 +59,23 @@ def judge(
     where there is one, what it decided is unknown: the rest is aggregated, never suppressed.
     """
     met = tuple(gates)
+    if not met:
+        if priority in ("control", "critical"):
+            return _BYPASS
+        return _NO_GATE if gatekeeper else _NO_GATEKEEPER
     limits = thresholds or _DEFAULT
-    inhibition = max(map(_inhibition, met), default=0.0)
+    inhibition = max(map(_inhibition, met))
     if priority in ("control", "critical"):
         return Verdict("pass", inhibition, ("critical_bypass",))
-    if not met:
-        if gatekeeper:
-            return Verdict("aggregate", inhibition, ("no_gate",))
-        return Verdict("pass", inhibition, ("no_gatekeeper",))
     decision = _decide(inhibition, limits)
     contest = any(gate.mode == "winner_take_all" for gate in met) and decision != "drop"
     return Verdict(decision, inhibition, ("gate",), contest)
 
 
 _DEFAULT = Thresholds()
+_BYPASS = Verdict("pass", 0.0, ("critical_bypass",))
+_NO_GATE = Verdict("aggregate", 0.0, ("no_gate",))
+_NO_GATEKEEPER = Verdict("pass", 0.0, ("no_gatekeeper",))
 
 
 def _inhibition(gate: Gate) -> float:

@@ -45,6 +45,7 @@ _DECISION: Final = (
 """The payload of a RouteDecision: as many are made as drivers come."""
 
 _SLACK_MS: Final = 100
+_new: Final = tuple.__new__
 
 
 @dataclass(slots=True)
@@ -86,17 +87,23 @@ class Relay:
         self._streams: dict[_StreamKey, Stream] = {}
         self._contests: dict[tuple[str, str], Contest] = {}
         self._thresholds = settings.thresholds
+        self._gatekeeper = settings.gatekeeper
         self._due_ms = 0
 
     def step(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
         """Take a driver message, a gate, or the removal of a gate."""
-        effects = self.tick(now_ms)
+        if now_ms >= self._due_ms:
+            return [*self.tick(now_ms), *self._take(event, now_ms)]
+        return self._take(event, now_ms)
+
+    def _take(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
+        # By its very type: models are slow to say that they are of another.
+        if isinstance(event, Accepted) and type(event.message) is RelayBundle:
+            return self._driver(event, now_ms)
         match event:
-            case Accepted(message=RelayBundle()):
-                effects += self._driver(event, now_ms)
             case Accepted(message=GateState()):
                 rejected = self._gates.put(event)
-                effects += [] if rejected is None else [rejected]
+                return [] if rejected is None else [rejected]
             case Removed():
                 self._gates.remove(event.address)
             case Connected():
@@ -104,7 +111,7 @@ class Relay:
                 self._frames.connected()
             case _:
                 raise TypeError(f"the relay takes no {type(event.message).__name__}")
-        return effects
+        return []
 
     def tick(self, now_ms: int) -> list[Effect]:
         """Send what was merged, end contests, forget what has expired."""
@@ -134,23 +141,24 @@ class Relay:
         assert event.left_ms is not None  # noqa: S101  the contract requires an end
         message, levels = event.message, event.address.levels
         scope = (levels["scope_level"], levels["scope"])
-        if not self.admission.admits(scope, message.meta.priority, now_ms):
+        priority = message.meta.priority
+        if not self.admission.admits(scope, priority, now_ms):
             # Folded into one event with a count: audit must not add to a flood.
             self.counters.suppressed += 1
             self._frames.dropped((*scope, levels["channel"]))
-            reason = f"shed: more than {message.meta.priority} may have of its scope's budget"
+            reason = f"shed: more than {priority} may have of its scope's budget"
             return [refuse(event, "queue_full", "queue", reason)]
         if message.payload.delta_of is not None:
             reason = "a delta before the gate: its key frame may have been dropped"
             return [refuse(event, "schema_invalid", "apply", reason)]
         gates = self._gates.met(event, now_ms)
         verdict = judge(
-            message.meta.priority,
+            priority,
             gates,
-            gatekeeper=self._settings.gatekeeper,
+            gatekeeper=self._gatekeeper,
             thresholds=self._thresholds,
         )
-        entrant = Entrant(event, verdict, event.received_ms + event.left_ms)
+        entrant = _new(Entrant, (event, verdict, event.received_ms + event.left_ms))
         if not verdict.contest:
             return self._route(entrant, now_ms)
         window_ms = self._settings.contest_window_ms
