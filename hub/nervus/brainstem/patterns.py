@@ -12,7 +12,6 @@ from nervus.brainstem.tuning import ScopeKey
 from nervus.brainstem.window import Summary
 from nervus.wire import Accepted, Mint, Publish, Rejected, refuse, topics, unix_ms
 from nervus.wire.contracts import Feature, PatternRequest, PatternRequestPayload, Scalar
-from nervus.wire.model import Contract
 from nervus.wire.registries import patterns
 
 
@@ -69,13 +68,17 @@ class PatternCounters:
 
 @dataclass(frozen=True, slots=True)
 class _Why:
-    """Why a pattern is asked for, how urgently, and by when an answer is wanted."""
+    """Why a pattern is asked for, how urgently, and by when an answer is wanted.
+
+    Of a bundle just told the message is read only when it is asked for: most find the pattern
+    cooling.
+    """
 
     pattern: Pattern
     reason: str
     urgency: float
     deadline_ms: int
-    cause: Contract
+    cause: Accepted | Publish
 
 
 Waiting = tuple[ScopeKey, str]
@@ -123,7 +126,7 @@ class Patterns:
                         f"{condition.sensor_type} {condition.field}",
                         1.0 if summary.critical else salience,
                         self._patterns[condition.pattern].deadline_ms,
-                        bundle.message,
+                        bundle,
                     )
                     effects += self._ask(scope, why, now_ms)
         return effects
@@ -139,7 +142,7 @@ class Patterns:
         if left_ms <= 0:
             return [refuse(event, "expired", "apply", f"its deadline was {-left_ms} ms ago")]
         deadline_ms = min(left_ms, pattern.deadline_ms)
-        why = _Why(pattern, payload.trigger, payload.urgency, deadline_ms, event.message)
+        why = _Why(pattern, payload.trigger, payload.urgency, deadline_ms, event)
         return self._ask(scope, why, now_ms)
 
     def respond(self, event: Accepted) -> Sequence[Rejected]:
@@ -191,7 +194,7 @@ class Patterns:
             topics.pattern_request(*scope.key, pattern.name),
             payload,
             now_ms,
-            cause=why.cause,
+            cause=why.cause.message,
             deadline_ms=why.deadline_ms,
             priority="critical",
         )
