@@ -183,6 +183,7 @@ async def test_broken_command_is_refused_with_its_reason(
     assert board.level("pin", LAMP) == 0
 
 
+@pytest.mark.req("S1-71")
 async def test_flood_of_broken_messages_folds_and_the_reflex_loop_goes_on(
     board: VirtualBoard, hub: HubStand
 ) -> None:
@@ -196,4 +197,6 @@ async def test_flood_of_broken_messages_folds_and_the_reflex_loop_goes_on(
 
     assert sum(m.payload.get("count", 1) for m in hub.of("RejectEvent")) == 200
     assert len(hub.of("RejectEvent")) <= 4
+    # Its subscriber asks for QoS 1.
+    assert {message.qos for message in hub.of("RejectEvent")} == {0}
     assert folded.payload["window_ms"] >= 1_000

@@ -10,9 +10,9 @@ import pytest
 
 from hub.plain_broker import running, within
 from nervus.brainstem import service
-from nervus.bus import Filter, Session
+from nervus.bus import Delivery, Session, subscriptions
 from nervus.runtime.services import ServiceContext
-from nervus.wire import Guard, Mint, Packet, Publish, encode, timestamp, topics, unix_ms
+from nervus.wire import Guard, Mint, Publish, encode, timestamp, topics, unix_ms
 from nervus.wire.contracts import (
     ParameterUpdate,
     ParameterUpdatePayload,
@@ -42,6 +42,7 @@ class Parts:
         self.house = house
         self.settings = house.settings.model_copy(update={"brainstem": table})
         self.heard: dict[str, list[Any]] = {name: [] for name in (*ROLES, "b1")}
+        self.qos: dict[str, set[int]] = {name: set() for name in self.heard}
         self.sessions = {
             "watcher": self._session("watcher", "core", topics.GLOBAL_ALERT),
             "lamp": self._session("lamp", "core", topics.PATTERN_REQUEST),
@@ -79,13 +80,17 @@ class Parts:
         )
 
     def _session(self, name: str, broker: Any, *specs: Any, **levels: str) -> Session:
-        async def hear(packet: Packet) -> None:
-            verdict = Guard(topics.TOPICS).judge(packet, now())
+        def hear(delivery: Delivery) -> None:
+            verdict = Guard(topics.TOPICS).judge(delivery.packet, now())
             self.heard[name].append(verdict.message)  # type: ignore[union-attr]
+            self.qos[name].add(delivery.qos)
+            delivery.acknowledge()
 
         address = self.context("test", asyncio.Event()).session_config(name, broker)
-        filters = [Filter(spec.filter(**levels), 1) for spec in specs]
-        return Session(name, broker, address, filters=filters, on_packet=hear)
+        # As parts subscribe themselves.
+        session = Session(name, broker, address, filters=subscriptions(specs, **levels))
+        session.attach(hear)
+        return session
 
 
 @pytest.fixture
@@ -136,6 +141,7 @@ async def test_an_alert_reaches_parts_and_boards_and_goes_on_falling_after_a_res
     async with parts.brainstem():
         await within(of_the_second, 15)
         assert 0 <= max(of_the_second()) < last
+    assert (parts.qos["watcher"], parts.qos["b1"]) == ({1}, {1})
 
 
 @pytest.mark.req("S1-12", "S1-18", "S1-60", "S1-71")
@@ -146,7 +152,7 @@ async def test_a_trigger_nobody_declared_and_a_parameter_for_the_boards(parts: P
         (reject,) = parts.heard["reflect"]
         assert (reject.payload.reason_code, reject.meta.source) == ("unknown_name", "brainstem")
         assert reject.payload.input_ref.contract == "PatternTrigger"
-        assert topics.REJECT.qos == 0
+        assert parts.qos["reflect"] == {0}
         payload = ParameterUpdatePayload(name="brightness", value=5, version=1)
         mint = Mint("tuner", "consumer", seed=time.time_ns(), boot=1)
         update = mint.full(

@@ -1,13 +1,15 @@
 """Both relaying planes as services, on two real brokers with TLS and generated permissions."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from hub.plain_broker import within
+from hub.plain_broker import running, within
+from hub.plane_inputs import gate, gate_address
 from nervus.brainstem import service as brainstem_service
 from nervus.bus import Filter, Session
 from nervus.errors import UsageError
@@ -15,7 +17,7 @@ from nervus.runtime.services import ServiceContext
 from nervus.thalamus import service as thalamus_service
 from nervus.wire import Guard, Mint, Packet, encode, topics
 from nervus.wire.contracts import AfferentSignal, AfferentSignalPayload
-from support import House
+from support import DEADLINE_S, House
 
 ON = True
 
@@ -119,6 +121,33 @@ async def test_an_urgent_afferent_does_not_wait_for_its_window(planes: Planes) -
     await within(lambda: planes.relayed)
     assert planes.relayed[0].meta.priority == "critical"
     assert planes.relayed[0].payload.window_ms < 1_000
+
+
+@pytest.mark.req("S2-80")
+async def test_with_a_disk_that_stands_still_and_nobody_to_ask_gates_go_on_deciding(
+    planes: Planes,
+) -> None:
+    planes.house.join("gatekeeper", "gatekeeper")
+    address = planes.context("test").session_config("gatekeeper", "core")
+    where = gate_address(target="visual_orient", scope=("room", "kitchen"))
+    closed = gate(1, time.time_ns() // 1_000_000, address=where, lives_ms=60_000)
+    gatekeeper = Session("gatekeeper", "core", address)
+    async with running(gatekeeper):
+        await gatekeeper.publish(where.topic, encode(closed.message), qos=1, retain=True)
+    # Whatever the relay knows of that gate from now on is its own memory.
+    disk = sqlite3.connect(planes.house.state.data / "relay.db", isolation_level=None)
+    disk.execute("BEGIN EXCLUSIVE")
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not any("inhibited" in route.payload.reason_codes for route in planes.routes):
+                await planes.sense(ON)
+                await asyncio.sleep(0.1)
+        for sent in range(1, 6):
+            await planes.sense(ON, priority="critical")
+            await within(lambda sent=sent: len(planes.relayed) == sent, 2)
+    finally:
+        disk.close()
+    assert {message.meta.priority for message in planes.relayed} == {"critical"}
 
 
 async def test_what_a_board_may_not_say_is_refused_with_a_reason(planes: Planes) -> None:

@@ -70,6 +70,16 @@ async def test_writes_that_wait_are_committed_together(path: Path) -> None:
         assert await store.read(count) == 200
 
 
+async def test_what_comes_while_a_commit_gathers_shares_it(path: Path) -> None:
+    async with Store(path, SCHEMA, gather_s=1.0) as store:
+        first = asyncio.create_task(store.write(insert(1)))
+        # By itself the first would be on the disk by now.
+        await asyncio.wait([first], timeout=0.1)
+        await store.write(insert(2))
+        await first
+        assert (store.counters.commits, store.counters.largest_group) == (1, 2)
+
+
 async def test_a_job_that_fails_fails_alone(path: Path) -> None:
     def half_done(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO item VALUES (100, 'half')")

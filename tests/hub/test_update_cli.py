@@ -249,6 +249,8 @@ def test_a_canary_that_is_away_is_told_to_keep_the_others_waiting(installed: Hou
     shown = run(installed, "status").output
     assert re.search(r"b1 \(canary\) +gone quiet .*it is offline +it gets the update when", shown)
     assert "The others wait until the canaries are back" in shown
+    assert f"nervus update stop {ROLLOUT.update_id}\n" in shown
+    assert "nervus update send BOARD... PACK" in shown
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,9 @@ def show_rollout(console: Console, stored: Stored, update_id: str) -> None:
         console.print("[bold yellow]Stopped:[/]", end=" ")
         console.print(rollout.stopped, markup=False)
     elif any(board.state == "gone_quiet" for board in boards[: rollout.canary]):
-        console.print("The others wait until the canaries are back and confirm.")
+        console.print("The others wait until the canaries are back and confirm. To go on without:")
+        console.print(f"  nervus update stop {update_id}", markup=False)
+        console.print("  nervus update send BOARD... PACK, naming the others", markup=False)
 
 
 def show_boards(console: Console, stored: Stored) -> None:

@@ -32,7 +32,9 @@ async def run(context: Context) -> None:
         filters=subscriptions(TAKES),
         limits=DURABLE,
     )
-    async with Store(context.data / "history.db", (SCHEMA, KEPT)) as store:
+    async with Store(
+        context.data / "history.db", (SCHEMA, KEPT), gather_s=settings.batch_ms / 1_000
+    ) as store:
 
         async def commit(effects: Sequence[Record | Trim]) -> None:
             def write(connection: sqlite3.Connection) -> None:

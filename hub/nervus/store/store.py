@@ -169,10 +169,12 @@ class Store:
 
     def _gather(self, group: list[_Job]) -> bool:
         """Add what waits or comes in time; returns whether the store closes after it."""
-        until = time.monotonic() + self._gather_s
+        if self._gather_s and self._jobs.qsize() < GROUP_LIMIT:
+            # Woken for each that comes, this thread would take the loop's time from it.
+            time.sleep(self._gather_s)
         while len(group) < GROUP_LIMIT:
             try:
-                job = self._jobs.get(timeout=max(0.0, until - time.monotonic()))
+                job = self._jobs.get_nowait()
             except queue.Empty:
                 return False
             if job is None:
