@@ -95,7 +95,7 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
         shared = _of_actions(broker, stem, retain)
         if shared is not None:
             return shared
-    return worked_out(broker, topic, retain=retain)
+    return _worked_out(broker, topic, retain=retain)
 
 
 @lru_cache(maxsize=4_096)
@@ -105,7 +105,7 @@ def _of_actions(broker: Broker, stem: str, retain: bool) -> Route | None:  # noq
     Each action has a topic of its own, which comes once: nothing but its id is new. One of letters
     and digits stands in a topic as it is.
     """
-    one = worked_out(broker, f"{stem}/{'0' * _ID_LENGTH}", retain=retain)
+    one = _worked_out(broker, f"{stem}/{'0' * _ID_LENGTH}", retain=retain)
     if one is None or one.in_meta[-1][0] != "action_id":
         return None
     return replace(one, shared=True, **_agreement(one.in_meta[:-1]))
@@ -117,8 +117,7 @@ def _agreement(in_meta: Stated) -> dict[str, Any]:
     return {"in_meta": in_meta, "stated": stated, "silent": silent, "agreed": agreed}
 
 
-def worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
-    """The route of a topic, without looking whether one like it is known."""
+def _worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
     address = parse(topic)
     if address is None:
         return None
