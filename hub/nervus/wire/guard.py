@@ -16,7 +16,7 @@ from nervus.wire.encodings import CONTENT_TYPES, JSON, decode, told_by
 from nervus.wire.mint import lifetime
 from nervus.wire.model import Contract
 from nervus.wire.route import HARD_LIMIT, Route, route, unlisted
-from nervus.wire.topic import LEVEL_LIMIT, TopicSpec
+from nervus.wire.topic import LEVEL_LIMIT, Address, TopicSpec
 from nervus.wire.topic_parser import parse
 from nervus.wire.verdict import Accepted, Packet, Refusal, Rejected, Removed, Verdict
 
@@ -63,26 +63,20 @@ class Guard:
             fields = message.__dict__
             head, payload = fields["meta"], fields["payload"].__dict__
             meta = head.__dict__
-            if (
-                not taken
-                or (
-                    way.asks
-                    and not (
-                        way.required <= (given := head.__pydantic_fields_set__)
-                        and way.forbidden.isdisjoint(given)
-                    )
-                )
-                or not way.name == meta["contract"] == meta["message_type"]
-                or (meta["ttl_ms"] is None and meta["expires_at"] is None)
-            ):
-                _fit(way, message, taken=taken)
             # Taken off first, here and below: to call what a slot holds as a method is slower.
             stated_in = way.stated
             stated = stated_in(meta)
-            if way.needs_looking or (
-                stated != way.silent and (stated != way.agreed or data[0] != _BRACE)
+            if (
+                not taken
+                or way.needs_looking
+                or (way.asks and not way.is_given_what_it_asks(head.__pydantic_fields_set__))
+                or not way.name == meta["contract"] == meta["message_type"]
+                or (meta["ttl_ms"] is None and meta["expires_at"] is None)
+                or (stated != way.silent and (stated != way.agreed or data[0] != _BRACE))
             ):
+                _fit(way, message, taken=taken)
                 _agree(way, meta, payload, data)
+            address = _of_action(way, topic, meta) if way.shared else way.address
             for name, wanted in way.in_payload:
                 if payload[name] != wanted and payload[name] is not None:
                     raise _mismatch(name, wanted)
@@ -97,7 +91,7 @@ class Guard:
         except Refusal as refusal:
             return _rejected(packet, refusal, meta or refusal.meta)
         # As Accepted(…), without the Python function that a named tuple's constructor is.
-        return _new(Accepted, (way.address, message, broker, now_ms, left_ms, data))
+        return _new(Accepted, (address, message, broker, now_ms, left_ms, data))
 
     def _identify(self, way: Route, source: str) -> None:
         if source != way.source:
@@ -249,6 +243,14 @@ def _agree(way: Route, meta: Mapping[str, Any], payload: Mapping[str, Any], data
     for name, wanted in way.in_meta:
         if meta[name] not in (None, wanted):
             raise _mismatch(name, wanted)
+
+
+def _of_action(way: Route, topic: str, meta: Mapping[str, Any]) -> Address:
+    address = way.of_action(topic)
+    action_id = address.levels["action_id"]
+    if meta["action_id"] not in (None, action_id):
+        raise _mismatch("action_id", action_id)
+    return address
 
 
 def _look(way: Route, meta: Mapping[str, Any], payload: Mapping[str, Any]) -> None:

@@ -104,9 +104,13 @@ def _counter(annotation: Any) -> Count:
         return _counter(kinds[0])
     if origin is dict and not holds_keys(kinds[1]):
         return len
-    if origin is list and issubclass(kinds[0], Model):
+    if origin is list and _is_model(kinds[0]):
         return _each(kinds[0])
-    return _nested
+    return _keys if _is_model(annotation) else _nested
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Model)
 
 
 def _each(model: type[Model]) -> Count:

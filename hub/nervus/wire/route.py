@@ -1,9 +1,10 @@
 """What a topic alone settles about every message on it, worked out once for each topic."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 from nervus.wire.contracts import CONTRACTS, CompactMeta, FullMeta, ReasonCode, RejectStage
@@ -48,6 +49,8 @@ class Route:
         device_id: The board it comes from, when its scope must be granted.
         scope: `scope_level/scope` of such a topic.
         presumed: The scope it is held to where nobody tells what was granted.
+        shared: Whether actions share it: `address` is that of one of them, and what else names an
+            action is left out.
     """
 
     address: Address
@@ -72,6 +75,16 @@ class Route:
     device_id: str | None
     scope: str
     presumed: str
+    shared: bool = False
+
+    def is_given_what_it_asks(self, given: AbstractSet[str]) -> bool:
+        """Whether metadata that have these fields have what the contract asks, and no more."""
+        return self.required <= given and self.forbidden.isdisjoint(given)
+
+    def of_action(self, topic: str) -> Address:
+        """The address of one of the actions that share this route."""
+        one = self.address
+        return Address(one.spec, topic, {**one.levels, "action_id": topic[-_ID_LENGTH:]})
 
 
 @lru_cache(maxsize=16_384)
@@ -79,35 +92,32 @@ def route(broker: Broker, topic: str, retain: bool) -> Route | None:  # noqa: FB
     """The route of a packet's head, or None when topics.json has no such topic."""
     stem, _, last = topic.rpartition("/")
     if len(last) == _ID_LENGTH and last.isascii() and last.isalnum():
-        beside = _of_actions(broker, stem, retain)
-        if beside is not None:
-            return _of_action(beside, topic, last)
-    return worked_out(broker, topic, retain=retain)
+        shared = _of_actions(broker, stem, retain)
+        if shared is not None:
+            return shared
+    return _worked_out(broker, topic, retain=retain)
 
 
 @lru_cache(maxsize=4_096)
 def _of_actions(broker: Broker, stem: str, retain: bool) -> Route | None:  # noqa: FBT001 - as above
-    """The route of any action's topic under `stem`; None where it is not followed by an action."""
-    beside = worked_out(broker, f"{stem}/{'0' * _ID_LENGTH}", retain=retain)
-    return beside if beside is not None and beside.in_meta[-1][0] == "action_id" else None
+    """The route that all actions under `stem` share; None where no action follows it.
 
-
-def _of_action(beside: Route, topic: str, action_id: str) -> Route:
-    """The route of an action, which has a topic of its own, from that of another beside it.
-
-    An id of letters and digits stands in a topic as it is, and nothing else comes of it.
+    Each action has a topic of its own, which comes once: nothing but its id is new. One of letters
+    and digits stands in a topic as it is.
     """
-    levels = {**beside.address.levels, "action_id": action_id}
-    return Route(
-        Address(beside.address.spec, topic, levels),
-        (*beside.in_meta[:-1], ("action_id", action_id)),
-        (*beside.agreed[:-1], action_id),
-        *_SHARED(beside),
-    )
+    one = _worked_out(broker, f"{stem}/{'0' * _ID_LENGTH}", retain=retain)
+    if one is None or one.in_meta[-1][0] != "action_id":
+        return None
+    return replace(one, shared=True, **_agreement(one.in_meta[:-1]))
 
 
-def worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
-    """The route of a topic, without looking whether one like it is known."""
+def _agreement(in_meta: Stated) -> dict[str, Any]:
+    stated, silent = _statement(tuple(name for name, _ in in_meta))
+    agreed = ("application/json", *(text for _, text in in_meta))
+    return {"in_meta": in_meta, "stated": stated, "silent": silent, "agreed": agreed}
+
+
+def _worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
     address = parse(topic)
     if address is None:
         return None
@@ -115,11 +125,9 @@ def worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
     contract = CONTRACTS[spec.contract]
     payload: Any = contract.__annotations__["payload"]
     source, device_id = _identity(address)
-    in_meta = _in_meta(address)
     profile = _PROFILES[broker] if spec.contract in _EITHER_PROFILE else ()
     scope = f"{levels.get('scope_level')}/{levels.get('scope')}"
     required, forbidden = _demands(contract)
-    stated, silent = _statement(tuple(name for name, _ in in_meta))
     return Route(
         address=address,
         max_bytes=min(spec.max_bytes, HARD_LIMIT),
@@ -132,10 +140,7 @@ def worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
         contract=contract,
         reader=reader(contract),
         profile=profile,
-        in_meta=in_meta,
-        stated=stated,
-        silent=silent,
-        agreed=("application/json", *(text for _, text in in_meta)),
+        **_agreement(_in_meta(address)),
         in_payload=tuple(
             (name, levels[name]) for name in spec.variables if name in payload.model_fields
         ),
@@ -199,8 +204,6 @@ def _in_meta(address: Address) -> Stated:
     return tuple(stated)
 
 
-# Of a route everything but what names its topic.
-_SHARED = attrgetter(*(field.name for field in fields(Route)[3:]))
 _META = CompactMeta.model_fields.keys()
 _PROFILES = {
     broker: tuple(name for name, field in profile.model_fields.items() if field.is_required())
