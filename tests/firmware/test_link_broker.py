@@ -26,7 +26,7 @@ class Board:
         self.messages: list[tuple[bytes, bytes, bool]] = []
         changes = {"backoff_ms": 50, "backoff_cap_ms": 200, **changes}
         config = Settings("m1", "127.0.0.1", port, **changes)
-        self.link = Link(config, self, compat.Transport, lambda: True, compat.random_below)
+        self.link = Link(config, self, compat.Dialler(), lambda: True, compat.random_below)
 
     async def run(self) -> None:
         while True:
