@@ -31,7 +31,7 @@ _JUDGEMENTS: Final = 20_000
 _SOURCES: Final = (10, 100, 1_000, 10_000)
 _EACH_S: Final = 3
 _FLAT_ROUNDS: Final = 5
-_FLAT: Final = 1.25
+_FLAT: Final = 1.5
 _QUICK_COUNT: Final = 100
 _RATE: Final = 10_000
 _SCHEMA: Final = ("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL)",)
@@ -90,7 +90,7 @@ def flat(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001
         Row("brainstem by sources", "guard + brainstem core, an afferent by number of sources",
             "µs", costs, count * rounds, (), "one a second and source, ten to a room"),
         Row("brainstem flat", f"… the dearest to that at {sources[0]}", "times", {"ratio": most},
-            count * rounds, (Goal("≤", _FLAT, "ratio"),)),
+            count * rounds, (Goal("≤", _FLAT, "ratio"),), "what it grows by are cache misses"),
     ]  # fmt: skip
 
 
