@@ -45,7 +45,9 @@ class Machine:
 def undisturbed() -> Iterator[str]:
     """Run with what is started here ahead of what else the machine does, where one may: as root.
 
-    Else a latency of milliseconds is how long the others' time slices are. Gives words for a note.
+    Else a latency of milliseconds is how long the others' time slices are. The kernel keeps a
+    twentieth of each second for them: what takes all cores shows pauses of 50 ms. Gives words for a
+    note.
     """
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:

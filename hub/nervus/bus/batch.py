@@ -44,7 +44,11 @@ async def durable(
 ) -> Collection[str]:
     """Wait for all of it; returns the topics of states that are another's by now."""
     if record is None:
-        await asyncio.gather(*works)
+        if len(works) == 1:
+            # Nearly always; to gather it would be a task more.
+            await works[0]
+        else:
+            await asyncio.gather(*works)
         return ()
     recorded = asyncio.ensure_future(record)
     await asyncio.gather(recorded, *works)
