@@ -77,9 +77,10 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
         "full command request": _requests(batch * rounds),
         "full bundle": _bundles(each),
     }
-    cases = [case for kind, publishes in kinds.items() for case in _ingress(kind, publishes, batch)]
-    cases += _egress(batch)
-    spreads = interleaved(cases, rounds)
+    # One kind after the other: what a part is sent is a stream of one.
+    spreads = interleaved(_egress(batch), rounds)
+    for kind, publishes in kinds.items():
+        spreads |= interleaved(_ingress(kind, publishes, batch), rounds)
     rows = []
     for kind, publishes in kinds.items():
         size = len(encode(publishes[0].message))
