@@ -66,6 +66,7 @@ FEWEST = {
         "rules 32 µs": 3,
         "afferent µs": 3,
         "afferent bytes": 3,
+        "afferent switch bytes": 3,
         "rule of 8 µs": 3,
         "afferent CBOR µs": 3,
         "afferent CBOR bytes": 3,

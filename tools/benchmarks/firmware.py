@@ -77,11 +77,14 @@ async def _measure(counts: _Counts, tell: Callable[[str], None]) -> list[Row]:
             parts = doors, lamps
             rows.append(await _free(hub, form, heap, parts, goal, counts.reconnects))
         tell("heap of a loop without a network, meanwhile")
-        async with asyncio.TaskGroup() as both:
-            # The boards of the reflexes run before it, and it takes minutes.
-            drift = both.create_task(_drift(hub, counts.cycles))
+        # The boards of the reflexes run before it, and it takes minutes.
+        drift = asyncio.create_task(_drift(hub, counts.cycles))
+        try:
             moved = await reflexes.measure(hub, counts.edges, tell)
-        return [*moved, *rows, drift.result()]
+            return [*moved, *rows, await drift]
+        finally:
+            drift.cancel()
+            await asyncio.gather(drift, return_exceptions=True)
 
 
 async def _pure(repeats: int) -> list[Row]:

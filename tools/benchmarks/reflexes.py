@@ -24,6 +24,7 @@ DEVICE: Final = "m1"
 ROOM: Final = "kitchen"
 _FLOOD_RATE: Final = 500.0
 _CYCLE_S: Final = 0.2
+_RECONNECTED_S: Final = 20.0  # the board's backoff comes first
 _OFF_S: Final = 0.02
 _HOSTILE_BYTES: Final = 16_000  # the broker itself refuses more, of whoever it is
 _HOSTILE_GAP_S: Final = 1.0
@@ -165,6 +166,10 @@ async def _under(
         tasks = [asyncio.create_task(stand.hostile(_HOSTILE_BYTES, _HOSTILE_GAP_S))]
     began = time.perf_counter()
     try:
+        if fault == "reconnects":
+            async with asyncio.timeout(_RECONNECTED_S):
+                while proxy.connections == connections:  # noqa: ASYNC110 - a count, not an event
+                    await asyncio.sleep(0.01)
         yield happened
     finally:
         for task in tasks:
