@@ -43,6 +43,8 @@ STREAM = [
     PINGRESP,
     b"\x40\x03\x00\x09\x87",
     publish_packet("t/x", b"y" * 20_000, 1, 65_535, retain=False, expiry_s=None),
+    publish_packet("t/u", b"u" * 200, 0, 0, retain=True, expiry_s=None),
+    publish_packet("t/ü", b"v" * 16_000, 1, 515, retain=False, expiry_s=None),
     b"\x40\x04\x00\x0a\x10\x00",
 ]
 MEANT = [
@@ -53,6 +55,8 @@ MEANT = [
     PINGRESP,
     (9, 0x87),
     ("t/x", b"y" * 20_000, 1, False, 65_535),
+    ("t/u", b"u" * 200, 0, True, 0),
+    ("t/ü", b"v" * 16_000, 1, False, 515),
     (10, 0x10),
 ]
 
@@ -97,6 +101,10 @@ def test_a_topic_that_is_not_utf_8_has_no_name() -> None:
         b"\x30\xff\xff\xff\x7f",
         b"\x30\xff\xff\xff\xff\x01",
         b"\x30\x80\x80\x80\x80\x01",
+        # Of a length that most have: the topic ends after the packet, or the message id with it.
+        b"\x30\x80\x01\x00\x7f" + bytes(200),
+        b"\x32\x80\x01\x00\x7c" + bytes(200),
+        b"\x34\x80\x01\x00\x01t" + bytes(200),
     ],
 )
 def test_what_is_not_mqtt_5_ends_the_connection(packet: bytes) -> None:

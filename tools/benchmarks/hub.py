@@ -20,8 +20,8 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
     rows = in_process.cores(quick, tell)
     rows += in_process.flat(quick, tell)
     rows += await in_process.store(quick, tell)
-    rows += await sustained.measure(quick, tell)
     with nullcontext("quick") if quick else undisturbed() as how:
-        latencies = await round_trips.measure(quick, tell)
-        latencies += await pressure.measure(quick, tell)
-    return rows + [replace(row, note=f"{row.note}; {how}") for row in latencies]
+        measured = await sustained.measure(quick, tell)
+        measured += await round_trips.measure(quick, tell)
+        measured += await pressure.measure(quick, tell)
+    return rows + [replace(row, note=f"{row.note}; {how}") for row in measured]

@@ -330,14 +330,21 @@ class FastClient(Client):
         if connection is None:
             return
         # Over TLS each message comes alone; of an SSLSocket, `recv` only leads to `read`.
-        receive = connection.read if isinstance(connection, ssl.SSLSocket) else connection.recv
+        sealed = isinstance(connection, ssl.SSLSocket)
+        receive = connection.read if sealed else connection.recv
         found: list[bytes] = []
+        ended = False
         try:
-            while len(found) < _READS and (data := receive(_READ_BYTES)):
+            while len(found) < _READS:
+                data = receive(_READ_BYTES)
+                if not data:
+                    ended = True
+                    break
                 found.append(data)
-            ended = len(found) < _READS
+                if not sealed and len(data) < _READ_BYTES:
+                    break  # That was all: to ask again would be a call and an exception.
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            ended = False
+            pass
         if found:
             self._receiver.feed(b"".join(found))
         if ended:

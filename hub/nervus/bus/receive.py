@@ -7,6 +7,7 @@ leaves whole, for paho. Pure: bytes in, calls out.
 
 from collections.abc import Callable
 from functools import lru_cache
+from struct import Struct
 from typing import Final
 
 from paho.mqtt.packettypes import PacketTypes
@@ -33,6 +34,11 @@ _EXPIRES: Final = b"\x05\x02"
 _HEADER: Final = 2
 _TOPIC_LENGTH: Final = 2
 _LENGTH_SHIFTS: Final = range(0, 28, 7)
+_USUAL: Final = Struct("!BBBH").unpack_from
+"""First byte, two of the length, length of the topic."""
+_TOPIC_AT: Final = 3
+_USUAL_HEADER: Final = 5
+_USUAL_BITS: Final = 0xF4
 
 
 class Receiver:
@@ -63,17 +69,13 @@ class Receiver:
         """
         if self._rest:
             data = self._rest + data
-        at, end = 0, len(data)
+        at, end = self._take_usual(data), len(data)
         while end - at >= _HEADER:
             head, size, body = data[at], data[at + 1], at + _HEADER
             if size & _MORE:
-                if body < end and data[body] < _MORE:
-                    # Most packets have between 128 and 16,383 bytes.
-                    size, body = size & _SEVEN_BITS | data[body] << 7, body + 1
-                else:
-                    size, body = _length(data, at + 1)
-                    if not body:
-                        break
+                size, body = _length(data, at + 1)
+                if not body:
+                    break
             stop = body + size
             if stop > end:
                 break
@@ -84,8 +86,30 @@ class Receiver:
                 self._confirm(data, body, stop)
             else:
                 self._on_other(data[at:stop])
-            at = stop
+            at = self._take_usual(data, stop)
         self._rest = data[at:]
+
+    def _take_usual(self, data: bytes, at: int = 0) -> int:
+        """Take what nearly all packets are: a PUBLISH of 128 to 16,383 bytes without properties.
+
+        Returns:
+            Where the first other one begins, or one that is not all there.
+        """
+        end, on_publish = len(data), self._on_publish
+        while end - at >= _USUAL_HEADER:
+            head, low, high, length = _USUAL(data, at)
+            stop = at + _TOPIC_AT + (low & _SEVEN_BITS | high << 7)
+            if head & _USUAL_BITS != _PUBLISH or low < _MORE or high >= _MORE or stop > end:
+                break
+            qos, topic_stop = head >> 1 & 1, at + _USUAL_HEADER + length
+            rest = topic_stop + 2 * qos
+            if rest >= stop or data[rest]:
+                break
+            topic = _text(data[at + _USUAL_HEADER : topic_stop])
+            mid = int.from_bytes(data[topic_stop:rest], "big") if qos else 0
+            on_publish(topic, data[rest + 1 : stop], qos, head & _RETAIN == 1, mid)
+            at = stop
+        return at
 
     def _publish(self, head: int, data: bytes, at: int, stop: int) -> None:
         if stop - at < _TOPIC_LENGTH:
