@@ -33,7 +33,7 @@ SOURCES = 2_000
 """What is kept of each is the same when there are 10,000, which take half a minute to trace."""
 
 ROOMS = 100
-WHOLE_BYTES = 3_000
+WHOLE_BYTES = 2_200
 """Of each source, with what the guard remembers of its topic and message: 30 MB for 10,000."""
 
 CORE_BYTES = 700

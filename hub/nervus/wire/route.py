@@ -111,6 +111,8 @@ def _of_actions(broker: Broker, stem: str, retain: bool) -> Route | None:  # noq
     return replace(one, shared=True, **_agreement(one.in_meta[:-1]))
 
 
+# The boards of a room share theirs, so that ten thousand have room.
+@lru_cache(maxsize=1_024)
 def _agreement(in_meta: Stated) -> dict[str, Any]:
     stated, silent = _statement(tuple(name for name, _ in in_meta))
     agreed = ("application/json", *(text for _, text in in_meta))
@@ -118,7 +120,8 @@ def _agreement(in_meta: Stated) -> dict[str, Any]:
 
 
 def _worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
-    address = parse(topic)
+    # Not by parse's own memory: the route that is remembered holds the address.
+    address = parse.__wrapped__(topic)
     if address is None:
         return None
     spec, levels = address.spec, address.levels
@@ -126,7 +129,7 @@ def _worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
     payload: Any = contract.__annotations__["payload"]
     source, device_id = _identity(address)
     profile = _PROFILES[broker] if spec.contract in _EITHER_PROFILE else ()
-    scope = f"{levels.get('scope_level')}/{levels.get('scope')}"
+    scope = _same(f"{levels.get('scope_level')}/{levels.get('scope')}")
     required, forbidden = _demands(contract)
     return Route(
         address=address,
@@ -141,8 +144,8 @@ def _worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
         reader=reader(contract),
         profile=profile,
         **_agreement(_in_meta(address)),
-        in_payload=tuple(
-            (name, levels[name]) for name in spec.variables if name in payload.model_fields
+        in_payload=_same(
+            tuple((name, levels[name]) for name in spec.variables if name in payload.model_fields)
         ),
         registered=tuple(
             (name, registry, names(registry)) for name, registry in payload.registered
@@ -153,6 +156,12 @@ def _worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
         scope=scope,
         presumed=f"device/{device_id}" if scope.startswith("device/") else scope,
     )
+
+
+@lru_cache(maxsize=1_024)
+def _same(value: Any) -> Any:
+    """The first value that was equal to this one, for as long as it is remembered."""
+    return value
 
 
 def unlisted(topic: str) -> Turned:

@@ -76,6 +76,7 @@ def level(text: str) -> str:
     return encoded
 
 
+@lru_cache(maxsize=4096)
 def unlevel(encoded: str) -> str:
     """The value of a topic level; raises LevelError unless it is encoded as `level` does it."""
     try:
