@@ -384,3 +384,10 @@ def test_a_copy_that_was_removed_leaves_a_parameter_in_force() -> None:
     core.step(parameter(2_000), NOW_MS)
     assert core.step(Removed(topics.global_parameters(*KITCHEN), "spinal"), NOW_MS) == []
     assert length(core, NOW_MS) == 2_000
+
+
+def test_a_level_that_was_removed_takes_nothing_with_it() -> None:
+    core = brainstem(lateness_ms=0)
+    core.step(parameter(2_000), NOW_MS)
+    assert core.step(Removed(topics.global_alert(*KITCHEN), "core"), NOW_MS) == []
+    assert length(core, NOW_MS) == 2_000

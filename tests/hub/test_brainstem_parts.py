@@ -96,6 +96,15 @@ def test_windows_of_any_lengths_hold_every_moment_once(moments: list[tuple[int, 
     assert all(first[1] <= second[0] for first, second in pairwise(spans))
 
 
+def test_a_first_number_older_than_a_word_changes_nothing() -> None:
+    signal = Signal("b1", ("button", "", ("room", "r"), False), 1_000)
+    signal.take("held", NOW_MS)
+    assert signal.take_number(5, NOW_MS - 1) == (False, 0.0)
+    assert (signal.last, signal.average) == ("held", None)
+    assert signal.take_number(5, NOW_MS + 1) == (True, 0.0)
+    assert (signal.last, signal.average) == (5, 5.0)
+
+
 def test_merging_keeps_at_most_eight_words() -> None:
     parts = []
     for half in range(2):
