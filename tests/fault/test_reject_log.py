@@ -157,7 +157,9 @@ async def test_what_nobody_listened_to_is_told_once_somebody_does(
         # Told, and then tried with one of them: not all of them again and again.
         await within(lambda: part.shell.counters.published >= 53)
         await within(lambda: part.session.backlog == 0)
-        assert part.shell.counters.published < 100
+        tried = part.shell.counters.published
+        await within(lambda: part.shell.counters.published >= tried + 3)
+        assert part.shell.counters.published < tried + 50
         assert part.rejects.sent == 0
         assert rows(tmp_path, "SELECT DISTINCT sent FROM bus_rejects") == [(0,)]
         watcher = Watcher(broker)

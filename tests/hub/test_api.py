@@ -291,8 +291,9 @@ def test_the_api_does_what_its_document_says(api: ApiClient, mode: GenerationMod
             statuses.add(answer.status_code)
 
         run()
+    # That what breaks the document is refused is among the checks; a foreign header breaks nothing.
     assert 422 in statuses
-    assert (200 in statuses) == (mode is GenerationMode.POSITIVE)
+    assert 200 in statuses or mode is GenerationMode.NEGATIVE
 
 
 def test_nervus_history_asks_the_hub_where_it_runs(api: ApiClient, tmp_path: Path) -> None:
