@@ -291,7 +291,8 @@ def test_the_api_does_what_its_document_says(api: ApiClient, mode: GenerationMod
             statuses.add(answer.status_code)
 
         run()
-    # That what breaks the document is refused is among the checks; a foreign header breaks nothing.
+    # That what breaks the document is refused is among the checks, which know that a list where a
+    # text belongs is a text once it stands in a query.
     assert 422 in statuses
     assert 200 in statuses or mode is GenerationMode.NEGATIVE
 

@@ -80,6 +80,14 @@ async def test_what_comes_while_a_commit_gathers_shares_it(path: Path) -> None:
         assert (store.counters.commits, store.counters.largest_group) == (1, 2)
 
 
+async def test_closing_ends_the_gathering_and_loses_nothing(path: Path) -> None:
+    async with asyncio.timeout(10), Store(path, SCHEMA, gather_s=60.0) as store:
+        written = asyncio.create_task(store.write(insert(1)))
+        await asyncio.wait([written], timeout=0.1)
+    await written
+    assert store.counters.commits == 1
+
+
 async def test_a_job_that_fails_fails_alone(path: Path) -> None:
     def half_done(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO item VALUES (100, 'half')")

@@ -6,7 +6,6 @@ import os
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -90,6 +89,7 @@ class Store:
         self._places = asyncio.Semaphore(queue_limit)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
+        self._closing = threading.Event()
         self._writer = threading.Thread(
             target=self._write_all, name=f"write {path.name}", daemon=True
         )
@@ -150,6 +150,7 @@ class Store:
             return
         self._closed = True
         self._jobs.put(None)
+        self._closing.set()
         await asyncio.to_thread(self._writer.join)
         await asyncio.to_thread(self._readers.shutdown)
         self._reader.close()
@@ -171,7 +172,7 @@ class Store:
         """Add what waits or comes in time; returns whether the store closes after it."""
         if self._gather_s and self._jobs.qsize() < GROUP_LIMIT:
             # Woken for each that comes, this thread would take the loop's time from it.
-            time.sleep(self._gather_s)
+            self._closing.wait(self._gather_s)
         while len(group) < GROUP_LIMIT:
             try:
                 job = self._jobs.get_nowait()
