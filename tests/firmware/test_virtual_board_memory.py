@@ -125,10 +125,10 @@ def on_board(folder: Path, script: Path, *arguments: str, heap: str = "192k") ->
 def test_loop_leaves_nothing_on_the_heap(tmp_path: Path) -> None:
     script = CHECKOUT / "tools" / "benchmarks" / "on_board" / "drift.py"
     used = on_board(tmp_path, script, "2000")
-    # The lists of the last minute's fires still grow: a leak of one block of 16 bytes in each cycle
-    # would be 16,000 by the end.
+    # A block of 16 bytes lost at each fire, the rarest thing here, would be 1,000 by the end. What
+    # a conservative collector takes for a pointer comes and goes: up to 48 bytes were seen.
     assert len(used) == 10
-    assert used[-1] - used[4] < 1_000
+    assert abs(min(used[5:]) - min(used[:5])) < 300
 
 
 def test_message_is_built_in_a_heap_of_small_pieces_while_much_waits(tmp_path: Path) -> None:

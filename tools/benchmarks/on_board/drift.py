@@ -1,9 +1,10 @@
 """Runs on the virtual board's MicroPython: what the board's loop leaves on the heap.
 
 Started as `micropython drift.py CYCLES`, with a control channel; prints the heap in use after each
-tenth of the cycles as a JSON list: collected, without what waits for the link. As many cycles more
-come first, 10,000 at most: until then a rule's list of its fires of the last minute grows. An input
-moves in every eighth cycle, its rule fires, messages are built, and there is no network.
+tenth of the cycles as a JSON list: collected, without what waits for the link. An input moves in
+every eighth cycle, its rule fires, messages are built, and there is no network. A cycle is 40 ms of
+the board's time, however long it takes, and a minute comes before the first count: until then a
+rule's list of its fires of the last minute grows.
 """
 
 import gc
@@ -12,14 +13,16 @@ import sys
 
 from control import channel
 
-from spinal import node
+from spinal import compat, node
 from spinal.runtime import Runtime
+from spinal.ticks import MASK
 
 _SENSORS, _ACTUATORS, _PIN = 8, 4, 10
 _PARTS = 10
 _MOVE_EVERY = 8
 _WAITING = 16384
-_WARM_UP = 10000
+_CYCLE_MS = 40
+_WARM_UP = 2000
 
 
 def main() -> None:
@@ -28,15 +31,16 @@ def main() -> None:
     channel.wifi = False
     # Nobody reads the outputs of this board.
     channel.output = lambda *_record: None
+    turn = 0
+    compat.ticks = lambda: turn * _CYCLE_MS & MASK
     board = Runtime(_node())
     for number in range(_SENSORS):
         status, problem = board.engine.configure(_rule(number), board.ticks_ms)
         if status != "applied":
             raise ValueError(f"rule {number}: {problem}")
     board.upkeep.start()
-    turn = 0
     used = []
-    for part in [min(cycles, _WARM_UP)] + [cycles // _PARTS] * _PARTS:
+    for part in [_WARM_UP] + [cycles // _PARTS] * _PARTS:
         for _ in range(part):
             turn += 1
             if not turn % _MOVE_EVERY:
