@@ -12,8 +12,11 @@ import pytest
 
 from fault.kept_part import BAD, NOW_MS, QUICK, Watcher, bad, living, rejected, rows
 from hub.plain_broker import PlainBroker, running, within
-from nervus.bus import Session, reject_log
+from hub.shell_stand import Stand
+from nervus.bus import Filter, Origin, Session, reject_log, subscriptions
 from nervus.bus.reject_log import RejectLog
+from nervus.bus.session import Delivery
+from nervus.thalamus import ThalamusSettings, build
 from nervus.wire import Accepted, Guard, Packet, refuse, topics
 
 LANE = "/X/reflect/event/room/hall/lane/reject"
@@ -77,6 +80,37 @@ async def test_a_reject_is_on_disk_before_it_is_told_and_nothing_waits_for_that(
     first, rest = map(json.loads, watcher.payloads(LANE))
     assert "count" not in first["payload"]
     assert rest["payload"]["count"] == 19
+
+
+@pytest.mark.req("S1-71")
+async def test_rejects_are_qos_0_to_whoever_does_not_ask_for_more(
+    broker: PlainBroker, tmp_path: Path
+) -> None:
+    heard: dict[str, list[Delivery]] = {"observer": [], "reflect": []}
+    filters = {
+        "observer": subscriptions([topics.REJECT]),
+        "reflect": [Filter(topics.REJECT.filter(), 1)],
+    }
+    readers = [
+        Session(name, "core", broker.address, filters=filters[name], limits=QUICK) for name in heard
+    ]
+    for session in readers:
+        session.attach(heard[session.identity].append)
+    async with running(*readers), living(broker, tmp_path) as part:
+        rejected(part)
+        await within(lambda: all(heard.values()))
+    ((seen,), (kept,)) = heard.values()
+    assert seen.packet == kept.packet
+    assert (seen.qos, kept.qos) == (0, 1)
+
+
+@pytest.mark.req("S1-71")
+async def test_a_part_without_a_store_says_its_rejects_at_qos_0() -> None:
+    stand = Stand(build(ThalamusSettings(), Origin(1, 1, "home"), lambda _: None), NOW_MS)
+    stand.deliver(Packet("core", BAD.format("hall"), b"{]"), 1)
+    await stand.steps()
+    assert [(sent.topic, sent.qos) for sent in stand.sent] == [(LANE, 0)]
+    assert stand.acknowledged == [1]
 
 
 async def test_what_could_not_be_told_is_told_by_the_next_process(

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from hub.plane_inputs import NOW_MS, afferent, gate, judged, reflex_fire, status
 from nervus.brainstem import Brainstem, BrainstemSettings
-from nervus.wire import Connected, Mint, Publish, Rejected, Removed, encode, topics
+from nervus.wire import (
+    Connected,
+    Hold,
+    Mint,
+    Publish,
+    Rejected,
+    Release,
+    Removed,
+    encode,
+    topics,
+)
 from nervus.wire.contracts import RelayBundle
 
 END_MS = NOW_MS + 1_000
@@ -32,7 +42,7 @@ def fed(core: Brainstem, *values: Any, **fields: Any) -> list[Any]:
 
 
 def bundles(effects: Iterable[Any]) -> list[Any]:
-    return [e for e in effects if isinstance(e.message, RelayBundle)]
+    return [e for e in effects if isinstance(e, Publish) and isinstance(e.message, RelayBundle)]
 
 
 def only_feature(effects: list[Any]) -> Any:
@@ -194,9 +204,33 @@ def test_sustained_urgency_is_capped_but_stays_critical() -> None:
     effects = bundles(fed(core, *[True, False] * 10, sensor="motion", priority="critical"))
     assert len(effects) == 2
     assert core.intake.over_urgent_rate == 18
-    (publish,) = core.tick(END_MS)
+    publish, released = core.tick(END_MS)
     assert publish.message.meta.priority == "critical"
     assert publish.message.payload.summary_features[0].count == 18
+    assert isinstance(released, Release)
+
+
+def test_what_is_urgent_and_waits_for_its_window_is_held_until_that_is_told() -> None:
+    core = brainstem(urgent_rate=0.001, urgent_burst=1)
+    effects = fed(core, ON, OFF, ON, sensor="motion", priority="critical")
+    assert len(bundles(effects)) == 1
+    assert [e for e in effects if not isinstance(e, Publish)] == [Hold(1), Hold(1)]
+    # Another board's cuts their window short: what was held goes with it.
+    effects = fed(core, ON, device="b2", sensor="motion", priority="critical")
+    (bundle,) = bundles(effects)
+    assert sum(each.count for each in bundle.message.payload.summary_features) == 3
+    assert effects[-1] == Release(1)
+    assert fed(core, OFF, sensor="motion", priority="critical")[-1] == Hold(2)
+    assert core.tick(END_MS)[-1] == Release(2)
+
+
+def test_nothing_but_what_is_urgent_is_held() -> None:
+    core = brainstem(urgent_rate=0.001, urgent_burst=1)
+    assert fed(core, 20, 21) == []
+    assert fed(core, 22, historical=True) == []
+    assert fed(core, 23, historical=True, priority="critical") == [Hold(1)]
+    assert fed(core, 24, quality="bad", priority="critical") == [Hold(2)]
+    assert core.tick(END_MS)[-1] == Release(1)
 
 
 @pytest.mark.req("S1-2", "S1-4")

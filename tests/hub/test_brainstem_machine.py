@@ -9,9 +9,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hub.brainstem_inputs import HOUSE, brainstem, mode_update, parameter, response, trigger
+from hub.brainstem_inputs import (
+    HOUSE,
+    brainstem,
+    bundles,
+    mode_update,
+    parameter,
+    response,
+    trigger,
+)
 from hub.plane_inputs import NOW_MS, afferent, judged, status
-from nervus.wire import Accepted, Publish, Rejected, encode, topics, unix_ms
+from nervus.wire import Accepted, Hold, Publish, Rejected, Release, encode, topics, unix_ms
 from nervus.wire.contracts import PatternRequest, RelayBundle
 
 ROOMS = ("kitchen", "attic")
@@ -36,7 +44,8 @@ class House(RuleBasedStateMachine):
         self.core = brainstem(**SETTINGS)
         self.now_ms = NOW_MS
         self.inputs: list[tuple[Accepted | None, int]] = []
-        self.outputs: list[Publish | Rejected] = []
+        self.outputs: list[Publish | Rejected | Hold | Release] = []
+        self.held: set[int] = set()
         self.checked = 0
         self.taken: Counter[tuple[str, str, str, bool]] = Counter()
         self.told: Counter[tuple[str, str, str, bool]] = Counter()
@@ -71,8 +80,14 @@ class House(RuleBasedStateMachine):
                 clk=clk, t_ms=self.now_ms - age_ms, seq=self.seq, quality=quality,
                 historical=historical or None,
             )  # fmt: skip
-            refused = [e for e in self.give(event) if isinstance(e, Rejected)]
+            effects = self.give(event)
+            refused = [e for e in effects if isinstance(e, Rejected)]
             assert len(refused) <= 1
+            held = [e for e in effects if isinstance(e, Hold)]
+            if priority == "critical" and quality != "bad" and not refused:
+                assert held or bundles(effects), "what is urgent is out, or held until it is"
+            elif priority == "normal":
+                assert not held
             if not refused and quality != "bad":
                 self.taken[room, device, sensor, historical] += 1
 
@@ -125,7 +140,11 @@ class House(RuleBasedStateMachine):
     @invariant()
     def what_it_says_is_its_to_say_small_typed_and_expires(self) -> None:
         for effect in self.outputs[self.checked :]:
-            if isinstance(effect, Rejected):
+            if isinstance(effect, Hold):
+                self.held.add(effect.number)
+            elif isinstance(effect, Release):
+                self.held.remove(effect.number)
+            if not isinstance(effect, Publish):
                 continue
             assert effect.address.spec in MAY_SAY
             said_ms = effect.message.meta.t_ms or unix_ms(effect.message.meta.produced_at)
@@ -167,6 +186,7 @@ class House(RuleBasedStateMachine):
         self.give(None)
         self.what_it_says_is_its_to_say_small_typed_and_expires()
         self.live_windows_do_not_overlap()
+        assert not self.held, "what was held is released with its window"
         assert self.told == self.taken, "each accepted afferent is in exactly one window"
         again = brainstem(**SETTINGS)
         replayed = [
@@ -177,7 +197,9 @@ class House(RuleBasedStateMachine):
         assert list(map(_log, replayed)) == list(map(_log, self.outputs))
 
 
-def _log(effect: Publish | Rejected) -> tuple[str, bytes]:
+def _log(effect: Publish | Rejected | Hold | Release) -> tuple[str, bytes]:
+    if isinstance(effect, Hold | Release):
+        return repr(effect), b""
     if isinstance(effect, Rejected):
         return effect.reason_code, effect.reason.encode()
     return f"{effect.on} {effect.address.topic} {effect.expiry_ms}", encode(effect.message)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from hub.brainstem_inputs import HOUSE, brainstem, bundles, mode_update, parameter
 from hub.plane_inputs import NOW_MS, afferent, judged, status
 from nervus.brainstem import Brainstem, BrainstemSettings
-from nervus.wire import Rejected, encode, timestamp
+from nervus.wire import Hold, Rejected, encode, timestamp
 
 SECOND_MS = 1_000
 LATE_MS = 2_000
@@ -144,7 +144,7 @@ def test_old_samples_of_a_board_that_had_no_clock_are_placed_by_receipt() -> Non
 def test_old_windows_are_bounded_and_urgency_does_not_close_them() -> None:
     core = brainstem(historical_limit=2, historical_window_ms=1_000)
     old_ms = NOW_MS - 100_000
-    assert measured(core, old_ms, NOW_MS, historical=True, priority="critical") == []
+    assert measured(core, old_ms, NOW_MS, historical=True, priority="critical") == [Hold(1)]
     assert measured(core, old_ms + 5_000, NOW_MS, historical=True) == []
     (rejected,) = measured(core, old_ms + 10_000, NOW_MS, historical=True)
     assert rejected.reason_code == "queue_full"

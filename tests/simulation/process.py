@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from nervus.bus import Machine, Origin, numbered
 from nervus.bus.journal_file import Happened, Input, Record, Start, Ticked, Took
 from nervus.thalamus import Claim, Leases
-from nervus.wire import Accepted, Connected, Packet, Publish, Rejected, Removed
+from nervus.wire import Accepted, Connected, Hold, Packet, Publish, Rejected, Release, Removed
 from nervus.wire.topic import TopicSpec
 
 Build = Callable[[Origin], Machine]
@@ -70,7 +70,7 @@ class Process:
         self.committed_ms = 0
         """When its store has answered all it was asked; until then nothing is published."""
         self.journal: list[Record] = []
-        self.log: list[Publish | Claim] = []
+        self.log: list[Publish | Hold | Release | Claim] = []
         self.machine: Machine
         self.origin: Origin
         self._part = part
@@ -141,19 +141,26 @@ class Process:
         if not effects and not more:
             return Step(self, self.now_ms, verdict, event, (), (), ())
         sent: list[Publish] = []
+        said: list[Publish | Hold | Release] = []
         refused: list[Rejected] = []
         claims: list[Claim] = []
         for effect in effects:
             if isinstance(effect, Publish):
                 sent.append(effect)
+                said.append(effect)
             elif isinstance(effect, Rejected):
                 refused.append(effect)
-                sent += self.machine.lane.step(effect, self.now_ms)
+                told = self.machine.lane.step(effect, self.now_ms)
+                sent += told
+                said += told
+            elif isinstance(effect, Hold | Release):
+                # Connections here are clean starts: nothing waits at a broker.
+                said.append(effect)
             else:
                 claims.append(effect)
         if self._keep:
             # What a core asks of the store comes last of what it does.
-            self.log += [*sent, *claims, *more]
+            self.log += [*said, *claims, *more]
         sent += more
         return Step(self, self.now_ms, verdict, event, refused, sent, claims)
 

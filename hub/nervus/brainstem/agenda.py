@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final
 
-from nervus.wire import Publish
+from nervus.wire import Publish, Release
 
-Action = Callable[[Any, int], Sequence[Publish]]
+Due = Publish | Release
+Action = Callable[[Any, int], Sequence[Due]]
 
 NEVER: Final = 2**63
 
@@ -32,9 +33,9 @@ class Agenda:
         heappush(self._heap, (due_ms, self._number, action, subject))
         self.next_ms = self._heap[0][0]
 
-    def run(self, now_ms: int) -> list[Publish]:
-        """Do all that is due at `now_ms`; returns what that publishes."""
-        effects: list[Publish] = []
+    def run(self, now_ms: int) -> list[Due]:
+        """Do all that is due at `now_ms`; returns what comes of it."""
+        effects: list[Due] = []
         while self.next_ms <= now_ms:
             _, _, action, subject = heappop(self._heap)
             self.next_ms = self._heap[0][0] if self._heap else NEVER

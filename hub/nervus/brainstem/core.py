@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from nervus.brainstem.agenda import Agenda
+from nervus.brainstem.agenda import Agenda, Due
 from nervus.brainstem.broadcast import Broadcaster
 from nervus.brainstem.intake import Intake, IntakeCounters, Open
 from nervus.brainstem.patterns import PatternCounters, Patterns
@@ -19,9 +19,11 @@ from nervus.wire import (
     Accepted,
     Address,
     Connected,
+    Hold,
     Mint,
     Publish,
     Rejected,
+    Release,
     Removed,
     encode,
     refuse,
@@ -45,7 +47,7 @@ from nervus.wire.contracts import (
 )
 from nervus.wire.topic import LEVEL_LIMIT
 
-Effect = Publish | Rejected
+Effect = Publish | Rejected | Hold | Release
 
 _TUMBLING = Shape(0, 0)
 
@@ -68,7 +70,7 @@ class Brainstem:
     only when its window ended with it, or when it was urgent, and urgent bundles are capped for
     each device. An urgent sample above the urgent rate waits for its window's end like any other,
     and the bundle is critical all the same. So nothing waits longer than its window and
-    `lateness_ms`.
+    `lateness_ms`. Its packet is held until then, as that of an urgent one of long ago is.
 
     All it depends on comes by `step`, `tick`, settings, registries and mint, and effects come in a
     defined order: what was due, by the time it was due; then what the event itself causes.
@@ -111,7 +113,7 @@ class Brainstem:
             return [*self._agenda.run(now_ms), *self._take(event, now_ms)]
         return self._take(event, now_ms)
 
-    def tick(self, now_ms: int) -> list[Publish]:
+    def tick(self, now_ms: int) -> list[Due]:
         """Do what is due: end windows, tell levels, give up requests."""
         return self._agenda.run(now_ms)
 
@@ -133,7 +135,7 @@ class Brainstem:
         outcome = self._intake.take(scope, event, now_ms)
         if outcome is None:
             return []
-        if isinstance(outcome, Rejected):
+        if not isinstance(outcome, Open):
             return (outcome,)
         self._intake.cut(outcome, now_ms)
         return self._tell(outcome, now_ms)
@@ -243,7 +245,7 @@ class Brainstem:
             self._retire(scope)
         return effects
 
-    def _end_window(self, ended: Open, now_ms: int) -> Sequence[Publish]:
+    def _end_window(self, ended: Open, now_ms: int) -> Sequence[Due]:
         scope, stream, window = ended
         if window.closed:
             return []
@@ -267,8 +269,15 @@ class Brainstem:
         if scope.idle():
             self._scopes.pop(scope.key, None)
 
-    def _tell(self, closed: Open, now_ms: int) -> list[Publish]:
-        """The bundles of a window that has closed, and what follows from them."""
+    def _tell(self, closed: Open, now_ms: int) -> list[Due]:
+        """What comes of a window that has closed; with it goes what was held for it."""
+        effects: list[Due] = [*self._summed(closed, now_ms)]
+        if closed.window.held:
+            effects.append(Release(closed.window.held))
+        return effects
+
+    def _summed(self, closed: Open, now_ms: int) -> list[Publish]:
+        """The bundles of a window, and what follows from them."""
         stream = closed.stream
         scope = closed.scope.tuned(self._tuning)
         shape = _TUMBLING if stream.historical else scope.shape(stream.channel)

@@ -12,7 +12,7 @@ from nervus.brainstem.signal import Signal
 from nervus.brainstem.source import Source, Sources
 from nervus.brainstem.stream import LONGEST_MS, Stream
 from nervus.brainstem.window import Window
-from nervus.wire import Accepted, Rejected, refuse
+from nervus.wire import Accepted, Hold, Rejected, refuse
 from nervus.wire.contracts import Scalar
 from nervus.wire.registries import sensor_channels
 from nervus.wire.topic import LEVEL_LIMIT
@@ -83,9 +83,13 @@ class Intake:
         # Settings are models, and slow to answer.
         self._oldest_ms = settings.oldest_ms
         self._signal_limit = settings.window_signal_limit
+        self._holds = 0
 
-    def take(self, scope: Scope, event: Accepted, now_ms: int) -> Open | Rejected | None:
-        """Take one afferent; returns its window when that has to close at once."""
+    def take(self, scope: Scope, event: Accepted, now_ms: int) -> Open | Rejected | Hold | None:
+        """Take one afferent; returns its window when that has to close at once.
+
+        What is urgent and waits for its window all the same is held until that is told.
+        """
         counters = self.counters
         counters.afferents += 1
         # As dictionaries: pydantic's models answer each attribute tenfold more slowly.
@@ -127,7 +131,13 @@ class Intake:
         refused = self._fill(window, values, event, event_ms, urgent=urgent)
         if at_once and refused is None and window.critical:
             return Open(scope, stream, window)
-        return refused
+        return self._hold(window) if urgent and refused is None else refused
+
+    def _hold(self, window: Window) -> Hold:
+        if not window.held:
+            self._holds += 1
+            window.held = self._holds
+        return Hold(window.held)
 
     def _fill(
         self,

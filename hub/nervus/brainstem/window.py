@@ -19,8 +19,8 @@ class Window:
     """
 
     __slots__ = (
-        "_signals", "closed", "critical", "end_ms", "opens_ms", "refused", "start_ms", "taken",
-        "worth",
+        "_signals", "closed", "critical", "end_ms", "held", "opens_ms", "refused", "start_ms",
+        "taken", "worth",
     )  # fmt: skip
 
     def __init__(self, start_ms: int, end_ms: int, opens_ms: int | None = None) -> None:
@@ -28,6 +28,8 @@ class Window:
         self.start_ms = start_ms
         self.end_ms = end_ms
         self.critical = False
+        self.held = 0
+        """Under which number the packets are held that wait for its end; 0 when none does."""
         self.closed = False
         self.refused = 0
         self.taken = 0

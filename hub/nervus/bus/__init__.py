@@ -2,6 +2,7 @@
 
 from nervus.bus import ledger, memory, reject_log
 from nervus.bus.address import DURABLE, BrokerAddress, Filter, Limits, subscriptions
+from nervus.bus.batch import ShellCounters
 from nervus.bus.context import Context, Plane, plane_settings
 from nervus.bus.errors import (
     ClientShapeError,
@@ -33,7 +34,7 @@ from nervus.bus.outbox import Outgoing
 from nervus.bus.replay import Replay, Replayed, publishes
 from nervus.bus.session import Delivery, Session, SessionCounters
 from nervus.bus.shard import Shard, numbered
-from nervus.bus.shell import Shell, ShellCounters
+from nervus.bus.shell import Shell
 
 KEPT = ledger.SCHEMA + reject_log.SCHEMA
 """Version 1 of the tables of a store that is given to a `Shell`."""

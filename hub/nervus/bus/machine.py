@@ -39,7 +39,7 @@ class Core(Protocol):
     """A pure state machine.
 
     An event is an `Accepted`, a `Removed`, a `Connected`, or what was offered. Effects are
-    `Publish`, `Rejected`, and whatever the plane's own `commit` understands.
+    `Publish`, `Rejected`, `Hold`, `Release`, and whatever the plane's own `commit` understands.
     """
 
     def step(self, event: Any, now_ms: int, /) -> Sequence[Any]:

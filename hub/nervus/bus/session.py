@@ -157,6 +157,11 @@ class Session:
         return self._up.is_set()
 
     @property
+    def receive_maximum(self) -> int:
+        """How many QoS 1 packets the broker may send before one is acknowledged."""
+        return self._limits.receive_maximum
+
+    @property
     def backlog(self) -> int:
         """Messages that wait to be sent or confirmed."""
         return len(self._outbox) + len(self._unconfirmed) + len(self._refused)

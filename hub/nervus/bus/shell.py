@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, Never
 
-from nervus.bus.batch import Batch, Confirmations
+from nervus.bus.batch import Batch, ShellCounters, Unacknowledged
 from nervus.bus.batch import durable as made_durable
 from nervus.bus.errors import ClockSetBackError, OfferTimeoutError, PublishDeniedError, PublishError
 from nervus.bus.failure import first_failure
@@ -21,8 +21,19 @@ from nervus.bus.outbox import Done, Outgoing
 from nervus.bus.reject_log import RejectLog
 from nervus.bus.session import Delivery, OnTrouble, Session
 from nervus.store import Store
-from nervus.wire import Accepted, Connected, Guard, Packet, Publish, Rejected, RejectLane, denied
-from nervus.wire.topic_parser import parse
+from nervus.wire import (
+    Accepted,
+    Connected,
+    Guard,
+    Hold,
+    Packet,
+    Publish,
+    Rejected,
+    RejectLane,
+    Release,
+    denied,
+    queue_full,
+)
 from nervus.wire.verdict import Verdict
 
 TICK_MS: Final = 50
@@ -34,19 +45,6 @@ _TOGETHER: Final = 16
 Commit = Callable[[Sequence[Any]], Awaitable[object]]
 
 
-@dataclass(slots=True)
-class ShellCounters:
-    """What a shell has done since it was made."""
-
-    packets: int = 0
-    steps: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    published: int = 0
-    unpublished: int = 0
-    commits: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class _Offer:
     event: Any
@@ -56,7 +54,9 @@ class Shell:
     """Runs a core: one task steps it, so it never sees two events at once.
 
     A packet is judged, stepped, its effects committed, then published, then acknowledged once the
-    broker has what it caused at QoS 1; in this order, and each in the order of the packets. Commits
+    broker has what it caused at QoS 1; in this order, and each in the order of the packets. One
+    that the core holds is acknowledged as soon as that of a later step is out: half of what a
+    session may have unacknowledged at most, the rest at once (`counters.unheld`). Commits
     overlap: the next packet is stepped while the last one is written, so that a store can group
     them. Any exception of core, commit or session ends `run`: whoever supervises the process starts
     it anew from its store.
@@ -115,6 +115,8 @@ class Shell:
             part = sessions[0].identity
             self.ledger = Ledger(store, part, self._retain, self._time, ownership)
             self.reject_log = RejectLog(store, part, partial(self._post, heard=True), self._time)
+        places = min(session.receive_maximum for session in sessions)
+        self._unacknowledged = Unacknowledged(places // 2, self.counters)
         self._together = 1
         self._now_ms = 0
         self._tick_due_ms = 0
@@ -211,7 +213,7 @@ class Shell:
             self._bulk.append(delivery)
         else:
             self.counters.dropped += 1
-            self._reject_own(_queue_full(delivery.packet))
+            self._reject_own(queue_full(delivery.packet))
             return
         self._arrived.set()
 
@@ -306,8 +308,9 @@ class Shell:
             self._journal.packet(now_ms, packet)
         if type(verdict) is Rejected:
             self._reject(verdict, now_ms)
-            # In its turn: it may be the copy of one that is not committed yet.
-            self._apply((), now_ms, delivery)
+            # In its turn: it may be the copy of one that is not committed yet, or not out.
+            if delivery is None or not delivery.qos or not self._unacknowledged.renew(delivery):
+                self._apply((), now_ms, delivery)
             return
         self.counters.steps += 1
         effects = self._core.step(verdict, now_ms)
@@ -336,9 +339,24 @@ class Shell:
             if delivery is not None and delivery.qos:
                 delivery.acknowledge()
             return
+        batch = self._begin(effects, now_ms, delivery, keeping)
+        if batch.commit is None and not self._committing:
+            self._finish(batch)
+        elif batch.commit is not None or batch.publishes or batch.delivery or batch.released:
+            self._committing += 1
+            self._uncommitted.put_nowait(batch)
+
+    def _begin(
+        self,
+        effects: Sequence[Any],
+        now_ms: int,
+        delivery: Delivery | None,
+        keeping: Awaitable[object] | None,
+    ) -> Batch:
         publishes: list[Publish] = []
         durable: list[Any] = []
         states: list[Retained] = []
+        released: list[Packet] = []
         for effect in effects:
             if self._journal is not None and not isinstance(effect, Rejected):
                 self._journal.output(effect)
@@ -347,14 +365,12 @@ class Shell:
                     publishes.append(effect)
             elif isinstance(effect, Rejected):
                 self._reject(effect, now_ms)
+            elif isinstance(effect, Hold | Release):
+                delivery = self._unacknowledged.take(effect, delivery, released)
             else:
                 durable.append(effect)
-        batch = Batch(self._start_commit(durable, states, keeping), tuple(publishes), delivery)
-        if batch.commit is None and not self._committing:
-            self._finish(batch)
-        elif batch.commit is not None or publishes or delivery is not None:
-            self._committing += 1
-            self._uncommitted.put_nowait(batch)
+        commit = self._start_commit(durable, states, keeping)
+        return Batch(commit, tuple(publishes), delivery, released)
 
     def _record(self, publish: Publish, states: list[Retained]) -> bool:
         """Note a state for the ledger; returns whether the message may be published."""
@@ -396,12 +412,18 @@ class Shell:
             _LOG.warning("not published, another has taken over: %s", ", ".join(sorted(lost)))
             publishes = tuple(one for one in publishes if one.address.topic not in lost)
             self.counters.unpublished += len(batch.publishes) - len(publishes)
-        sure = sum(one.qos > 0 for one in publishes) if delivery is not None and delivery.qos else 0
-        told = Confirmations(delivery, sure) if sure and delivery is not None else None
+        if delivery is not None and not delivery.qos:
+            delivery = None
+        sure = 0
+        if delivery is not None or batch.released:
+            sure = sum(one.qos > 0 for one in publishes)
+        told = self._unacknowledged.until(sure, delivery, batch.released) if sure else None
         for publish in publishes:
             self._post(publish, told if publish.qos else None)
-        if delivery is not None and told is None:
-            delivery.acknowledge()
+        if told is None:
+            self._unacknowledged.settle(batch.released)
+            if delivery is not None:
+                delivery.acknowledge()
 
     def _reject(self, rejected: Rejected, now_ms: int) -> None:
         self.counters.rejected += 1
@@ -430,15 +452,10 @@ class Shell:
             return
         session.post(
             Outgoing(
-                state.topic,
-                state.payload,
-                qos=1,
-                retain=True,
-                priority=state.priority,
-                expires_ms=state.expires_ms,
-                done=done,
+                state.topic, state.payload, qos=1, retain=True,
+                priority=state.priority, expires_ms=state.expires_ms, done=done,
             )
-        )
+        )  # fmt: skip
 
     def _expires_ms(self, publish: Publish) -> int | None:
         return None if publish.expiry_ms is None else self._time() + publish.expiry_ms
@@ -450,16 +467,11 @@ class Shell:
         self.counters.published += 1
         session.post(
             Outgoing(
-                publish.address.topic,
-                publish.data,
-                1 if heard else publish.qos,
-                publish.address.spec.retained,
-                publish.priority,
-                self._expires_ms(publish),
-                partial(self._published, publish, done),
-                heard,
+                publish.address.topic, publish.data, 1 if heard else publish.qos,
+                publish.address.spec.retained, publish.priority, self._expires_ms(publish),
+                partial(self._published, publish, done), heard,
             )
-        )
+        )  # fmt: skip
 
     def _published(self, publish: Publish, done: Done | None, error: PublishError | None) -> None:
         if done is not None:
@@ -485,16 +497,3 @@ class Shell:
     def _time(self) -> int:
         self._now_ms = max(self._now_ms, self._clock())
         return self._now_ms
-
-
-def _queue_full(packet: Packet) -> Rejected:
-    return Rejected(
-        reason_code="queue_full",
-        stage="queue",
-        reason="more came than this part can take",
-        packet=packet,
-        address=parse(packet.topic),
-        source=None,
-        message_id=None,
-        contract=None,
-    )

@@ -1,10 +1,10 @@
 """The wire: contracts, topics, the guard at every ingress, and the mint at every egress."""
 
-from nervus.wire.effects import Publish, encode
+from nervus.wire.effects import Hold, Publish, Release, encode
 from nervus.wire.events import Connected
 from nervus.wire.guard import Guard
 from nervus.wire.mint import Mint
-from nervus.wire.refusal import denied, refuse
+from nervus.wire.refusal import denied, queue_full, refuse
 from nervus.wire.rejects import RejectLane
 from nervus.wire.times import timestamp, unix_ms
 from nervus.wire.topic import Address, LevelError, TopicSpec
@@ -15,16 +15,19 @@ __all__ = [
     "Address",
     "Connected",
     "Guard",
+    "Hold",
     "LevelError",
     "Mint",
     "Packet",
     "Publish",
     "RejectLane",
     "Rejected",
+    "Release",
     "Removed",
     "TopicSpec",
     "denied",
     "encode",
+    "queue_full",
     "refuse",
     "timestamp",
     "unix_ms",

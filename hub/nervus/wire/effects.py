@@ -1,6 +1,6 @@
 """What a core asks its shell to do on the wire."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nervus.wire.contracts import CONTRACTS
 from nervus.wire.model import Contract, Model
@@ -96,6 +96,22 @@ class Publish:
         """1 where the topic says so or the message is critical or control, else 0."""
         spec = self.address.spec
         return spec.critical_qos if self.priority in ("critical", "control") else spec.qos
+
+
+class Hold(NamedTuple):
+    """Acknowledge the packet of this step only with the `Release` of the same number.
+
+    For what is promised and kept in memory until a later step tells it: until then it waits at the
+    broker, from where it comes again if the part dies.
+    """
+
+    number: int
+
+
+class Release(NamedTuple):
+    """What was held under a number is in the messages of this step: they have to get out yet."""
+
+    number: int
 
 
 def encode(model: Model) -> bytes:

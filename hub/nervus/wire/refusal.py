@@ -4,6 +4,7 @@ from nervus.wire.contracts import ReasonCode, RejectStage
 from nervus.wire.effects import Publish, encode
 from nervus.wire.model import Contract
 from nervus.wire.topic import Address
+from nervus.wire.topic_parser import parse
 from nervus.wire.verdict import Accepted, Broker, Packet, Rejected
 
 
@@ -24,6 +25,20 @@ def denied(publish: Publish) -> Rejected:
     broker: Broker = "core" if publish.on == "core" else "spinal"
     reason = f"{broker} denied it: this part's role does not publish there"
     return _rejected(publish.address, publish.message, broker, "acl_denied", "broker", reason)
+
+
+def queue_full(packet: Packet) -> Rejected:
+    """Return the reject of a packet that nobody has looked at: there was no room for it."""
+    return Rejected(
+        reason_code="queue_full",
+        stage="queue",
+        reason="more came than this part can take",
+        packet=packet,
+        address=parse(packet.topic),
+        source=None,
+        message_id=None,
+        contract=None,
+    )
 
 
 def _rejected(
