@@ -32,6 +32,8 @@ class _Clock:
 class _Board:
     """What Inbound needs of a board to check a message; it notes the refusal."""
 
+    ticks_ms = 0
+
     def __init__(self, now_ms: int) -> None:
         self.node = {"device_id": "b1", "scope_level": "room", "scope": "kitchen"}
         self.clock = _Clock(now_ms)
@@ -85,7 +87,8 @@ def main(path: str) -> None:
             ingress = _Ingress(board, case["now_ms"])
             topic, data = case["topic"].encode(), binascii.a2b_base64(case["data"])
             for _ in range(case["times"]):
-                ingress.take(topic, data, 0, retained=case["retain"])
+                for _ in ingress.take(topic, data, 0, retained=case["retain"]):
+                    pass
             sys.stdout.write(board.said + "\n")
 
 

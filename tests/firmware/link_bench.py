@@ -1,7 +1,7 @@
 """A firmware link driven by a script instead of a network; time is an argument."""
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from spinal.link import UP, Link, Settings
 
@@ -53,7 +53,7 @@ class Owner:
         self.messages: list[tuple[bytes, bytes, bool]] = []
         self.acked: list[object] = []
         self.filters = [("/a/+", 1)]
-        self.on_message: Callable[[], None] = lambda: None
+        self.on_message: Callable[[], object] = lambda: None
 
     def link_will(self) -> tuple[str, bytes]:
         return "/will", b"offline"
@@ -67,9 +67,10 @@ class Owner:
     def link_down(self, reason: str, tickets: list[object]) -> None:
         self.downs.append((reason, tickets))
 
-    def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> None:
+    def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> object:
         self.messages.append((topic, payload, retained))
-        self.on_message()
+        work = self.on_message()
+        return work if isinstance(work, Iterator) else None
 
     def link_acked(self, ticket: object) -> None:
         self.acked.append(ticket)

@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import getpass
 import ipaddress
+import json
 import os
 import shutil
 import socket
@@ -12,8 +13,9 @@ import ssl
 import struct
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from nervus.runtime.settings import free_port
+from nervus.simulator import Toolchain
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -228,3 +231,23 @@ def issue(
             )
         )
     return certificate, key
+
+
+def on_board(folder: Path, script: Path, *arguments: str, heap: str = "192k") -> Any:
+    """Run a script on a virtual board without a network; what it printed last."""
+    toolchain = replace(Toolchain.locate(), form="ram", heap=heap)
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(0)
+    with ours, theirs:
+        done = subprocess.run(
+            [*toolchain.command(script), *arguments],
+            cwd=folder,
+            env={**toolchain.environment(), "NERVUS_CONTROL_FD": str(theirs.fileno())},
+            pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=18,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

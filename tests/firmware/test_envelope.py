@@ -365,6 +365,28 @@ class TestStrictJson:
             return
         assert json.loads(text) == value
 
+    @given(
+        st.dictionaries(st.text("ab\u00e9", max_size=2), json_values, min_size=1, max_size=3),
+        st.integers(0, 1 << 16),
+        st.sampled_from(b'{}[]",: \n\t\\0-.eux\x00\x7f\xff'),
+        st.booleans(),
+    )
+    def test_one_byte_off_is_refused_or_read_as_others_do(
+        self,
+        value: dict[str, object],
+        place: int,
+        byte: int,
+        added: bool,  # noqa: FBT001 - a case
+    ) -> None:
+        text = bytearray(dumps(value).encode())
+        at = place % len(text)
+        text[at : at + (not added)] = bytes((byte,))
+        try:
+            read = loads(bytes(text), 1 << 20)
+        except JSONError:
+            return
+        assert json.loads(text) == read
+
     @pytest.mark.parametrize(
         "text",
         [

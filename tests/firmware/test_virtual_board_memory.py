@@ -1,17 +1,13 @@
 """Whole boards in small heaps: they come up, take their rules, reconnect, and keep room."""
 
 import asyncio
-import json
-import socket
-import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from firmware.hub_stand import HubStand, Json, node
-from firmware.rigs import CHECKOUT, Broker
+from firmware.rigs import CHECKOUT, Broker, on_board
 from nervus.simulator import Toolchain, VirtualBoard
 from nervus.simulator.toolchain import Form
 
@@ -100,26 +96,6 @@ async def test_board_with_eight_rules_reconnects_and_keeps_room(
     assert board.starts == 1
     assert not any("MemoryError" in line for line in board.log.lines)
     assert free >= least, free
-
-
-def on_board(folder: Path, script: Path, *arguments: str, heap: str = "192k") -> Any:
-    """Run a script on a virtual board without a network; what it printed last."""
-    toolchain = replace(Toolchain.locate(), form="ram", heap=heap)
-    ours, theirs = socket.socketpair()
-    theirs.settimeout(0)
-    with ours, theirs:
-        done = subprocess.run(
-            [*toolchain.command(script), *arguments],
-            cwd=folder,
-            env={**toolchain.environment(), "NERVUS_CONTROL_FD": str(theirs.fileno())},
-            pass_fds=[theirs.fileno()],
-            capture_output=True,
-            text=True,
-            timeout=18,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout[-300:] + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_loop_leaves_nothing_on_the_heap(tmp_path: Path) -> None:

@@ -195,7 +195,30 @@ def parse(
     in the order of the guard: oversize, empty_payload, unsupported_encoding, decode_error,
     contract_not_allowed, unsupported_version, expiry_missing, schema_invalid, contract_drift.
     """
-    message = _decode(data, size_limit)
+    return checked(decode(data, size_limit), data, schemas)
+
+
+def decode(data: bytes, size_limit: int) -> object:
+    """The first half of `parse`: the value of JSON or CBOR, whatever it is."""
+    if len(data) > size_limit:
+        raise WireError("oversize", "size", f"{len(data)} bytes, at most {size_limit} are read")
+    if not data:
+        raise WireError("empty_payload", "size", "an event has no empty form")
+    if data[0] == _PROTOBUF:
+        raise WireError("unsupported_encoding", "decode", "Protobuf is not read here")
+    if data[0] == _CBOR:
+        return _decode_cbor(data, size_limit)
+    try:
+        return loads(data, size_limit)
+    except JSONError as error:
+        problem = str(error)  # raised below: MicroPython warns about every chained exception
+    raise WireError("decode_error", "decode", problem)
+
+
+def checked(
+    message: object, data: bytes, schemas: "dict[str, int]"
+) -> "tuple[dict[str, Any], dict[str, Any]]":
+    """The second half of `parse`: (meta, payload) of what `decode` made of the data."""
     meta = message.get("meta") if isinstance(message, dict) else None
     if not isinstance(message, dict) or not isinstance(meta, dict):
         raise WireError("schema_invalid", "schema", "no object with metadata")
@@ -386,22 +409,6 @@ def _right_aligned(buffer: bytearray, end: int, value: int, was: int) -> None:
         was //= 10
         if not value or value == was:
             return
-
-
-def _decode(data: bytes, size_limit: int) -> object:
-    if len(data) > size_limit:
-        raise WireError("oversize", "size", f"{len(data)} bytes, at most {size_limit} are read")
-    if not data:
-        raise WireError("empty_payload", "size", "an event has no empty form")
-    if data[0] == _PROTOBUF:
-        raise WireError("unsupported_encoding", "decode", "Protobuf is not read here")
-    if data[0] == _CBOR:
-        return _decode_cbor(data, size_limit)
-    try:
-        return loads(data, size_limit)
-    except JSONError as error:
-        problem = str(error)  # raised below: MicroPython warns about every chained exception
-    raise WireError("decode_error", "decode", problem)
 
 
 def _decode_cbor(data: bytes, size_limit: int) -> object:

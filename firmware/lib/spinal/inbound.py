@@ -4,10 +4,12 @@ import gc
 
 from spinal import topics
 from spinal.contracts import MAX_BYTES, SCHEMAS
-from spinal.envelope import Recent, WireError, expired, parse, produced_unix_ms
+from spinal.envelope import Recent, WireError, checked, decode, expired, produced_unix_ms
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from spinal.runtime import Runtime
 
 _ANSWERS_KEPT = 32
@@ -25,26 +27,31 @@ class Inbound:
         self._answers: list[tuple] = []
         self._recent = Recent()
 
-    def take(self, topic: bytes, data: bytes, ticks_ms: int, *, retained: bool) -> None:
-        """Check one message and act on it; whatever is wrong with it becomes a reject."""
+    def take(
+        self, topic: bytes, data: bytes, arrived_ms: int, *, retained: bool
+    ) -> "Iterator[None]":
+        """Check one message and act on it; whatever is wrong with it becomes a reject.
+
+        Reading, checking and acting are a piece of the work each: reflexes come in between.
+        """
+        board = self._board
+        name = None
         try:
-            name = str(topic, "utf-8")
-        except UnicodeError:
-            self._board.refuse(
-                WireError("unknown_topic", "topic", "the topic is no UTF-8"), None, data
-            )
-            return
-        try:
-            fields, meta, payload = self._checked(name, data, ticks_ms, retained=retained)
+            name = _text(topic)
+            contract, fields = _route(name, retained=retained)
+            message = decode(data, MAX_BYTES[contract])
+            yield
+            meta, payload = checked(message, data, {contract: SCHEMAS[contract]})
+            yield
+            self._agree(fields, meta, payload)
         except WireError as error:
-            self._board.refuse(error, name, data)
+            board.refuse(error, name, data)
             return
         except MemoryError:
             gc.collect()
             text = "it needs more memory than this board has"
-            self._board.refuse(WireError("oversize", "decode", text), name)
+            board.refuse(WireError("oversize", "decode", text), name)
             return
-        contract = meta["contract"]
         if contract == "EfferentCommand":
             self._command(fields, meta, payload, retained=retained)
         elif contract == "ReflexConfigure":
@@ -52,28 +59,23 @@ class Inbound:
         elif contract == "ReflexTrigger":
             self._trigger(fields, meta)
         elif contract == "UpdateOffer":
-            self._board.upkeep.updates.offer(payload)
+            board.upkeep.updates.offer(payload)
         elif contract == "Chunk":
-            self._board.upkeep.chunk(payload)
+            board.upkeep.chunk(payload)
         else:
-            self._pong(payload)
+            self._pong(payload, arrived_ms)
 
-    def _checked(self, topic: str, data: bytes, ticks_ms: int, *, retained: bool) -> tuple:
-        parsed = _parsed(topic)
-        if parsed is None:
-            raise WireError("unknown_topic", "topic", "a board takes nothing there")
-        name, contract, fields = parsed
-        # A retained command is answered too, so it has to be read first.
-        if retained and name != "efferent_command":
-            raise WireError("retained_event", "topic", "an event is never retained")
-        meta, payload = parse(data, {contract: SCHEMAS[contract]}, MAX_BYTES[contract])
+    def _agree(self, fields: dict, meta: dict, payload: dict) -> None:
+        """Hold a message to its topic, its age and those before it; WireError."""
+        board = self._board
+        contract = meta["contract"]
         # A topic without a scope has the device's own.
         fields.setdefault("scope_level", "device")
-        fields.setdefault("scope", self._board.node["device_id"])
+        fields.setdefault("scope", board.node["device_id"])
         for field, said in (
             ("scope_level", meta.get("scope_level")),
             ("scope", meta.get("scope")),
-            ("device_id", self._board.node["device_id"]),
+            ("device_id", board.node["device_id"]),
             ("action_id", meta.get("action_id")),
             ("reflex_id", payload.get("reflex_id")),
             ("actuator_type", payload.get("actuator")),
@@ -81,8 +83,8 @@ class Inbound:
             wanted = fields.get(field)
             if wanted is not None and said is not None and said != wanted:
                 raise WireError("topic_mismatch", "agreement", "%s: %s" % (field, said), meta)
-        unix_ms = self._board.clock.unix_ms(ticks_ms)
-        if contract == "Pong" and self._board.clock.awaits(payload):
+        unix_ms = board.clock.unix_ms(board.ticks_ms)
+        if contract == "Pong" and board.clock.awaits(payload):
             # It answers a question of this minute, so it is fresh whatever its date says: by ours a
             # hub whose clock has been set would be from the future, or late, for ever.
             unix_ms = None
@@ -96,7 +98,6 @@ class Inbound:
         # … and a message that came twice from an order that is asked about again.
         if contract != "EfferentCommand" and self._recent.seen(meta):
             raise WireError("duplicate", "dedupe", "this message came before", meta)
-        return fields, meta, payload
 
     def _command(self, fields: dict, meta: dict, payload: dict, *, retained: bool) -> None:
         board = self._board
@@ -171,10 +172,10 @@ class Inbound:
             board.fire(firing, action_id)
         board.outgoing.reflex_report(action_id, reflex_id, answer, board.ticks_ms)
 
-    def _pong(self, payload: dict) -> None:
+    def _pong(self, payload: dict, arrived_ms: int) -> None:
         board = self._board
         synced = board.clock.synced
-        problem = board.clock.pong(payload, board.ticks_ms)
+        problem = board.clock.pong(payload, arrived_ms)
         if problem is not None:
             board.log("pong refused: " + problem)
             return
@@ -187,8 +188,23 @@ class Inbound:
             board.refuse(WireError("scope_not_granted", "identity", text))
 
 
-def _parsed(topic: str) -> tuple | None:
+def _text(topic: bytes) -> str:
     try:
-        return topics.parse(topic)
+        return str(topic, "utf-8")
+    except UnicodeError:
+        raise WireError("unknown_topic", "topic", "the topic is no UTF-8") from None
+
+
+def _route(topic: str, *, retained: bool) -> tuple:
+    """The contract and the fields of a topic; WireError when a board takes nothing there."""
+    try:
+        parsed = topics.parse(topic)
     except ValueError as error:
-        raise WireError("unknown_topic", "topic", str(error)) from error
+        raise WireError("unknown_topic", "topic", str(error)) from None
+    if parsed is None:
+        raise WireError("unknown_topic", "topic", "a board takes nothing there")
+    name, contract, fields = parsed
+    # A retained command is answered too, so it has to be read first.
+    if retained and name != "efferent_command":
+        raise WireError("retained_event", "topic", "an event is never retained")
+    return contract, fields

@@ -74,7 +74,9 @@ class Link:
     `owner` is told what happens, always from inside `poll`:
     `link_will() -> (topic, payload)` before each attempt, `link_filters() -> [(filter, qos)]`,
     `link_up()`, `link_down(reason, tickets)` with the messages whose PUBACK never came,
-    `link_message(topic, payload, retained)` (PUBACK follows its return) and `link_acked(ticket)`.
+    `link_message(topic, payload, retained)` and `link_acked(ticket)`. What `link_message` returns,
+    when not None, is the work on the message in pieces: an iterator that does one in each `poll`.
+    PUBACK and the next packet follow its end; a link that is lost before takes the rest with it.
 
     `dial(host, port)` returns a transport: `ready()`, `read_into(view)`, `write(view)`, `close()`
     and `sock`; reads and writes give None where they would wait. `network_up()` says whether
@@ -108,6 +110,8 @@ class Link:
         self._chunk_end = 0
         self._client: "Any" = None
         self._in_flight: dict[int, tuple] = {}
+        self._work_left: "Any" = None
+        self._answer: "Any" = None
         self._packet_id = 0
         self._subscribing = (0, 0)
         self._attempts = 0
@@ -263,6 +267,9 @@ class Link:
     def _receive(self) -> None:
         if self.state == DIALLING:
             return
+        if self._work_left is not None:
+            self._go_on()
+            return
         view = memoryview(self._chunk)
         for _ in range(_CHUNKS_PER_POLL):
             if self._chunk_at == self._chunk_end:
@@ -286,6 +293,13 @@ class Link:
                     return
         self.busy = True
 
+    def _go_on(self) -> None:
+        self.busy = True
+        for _ in self._work_left:
+            return
+        self._work_left = None
+        self._wire.write(self._answer)
+
     def _take(self, packet: bytearray) -> None:
         kind = packet[0] & 0xF0
         self._wire.packet = memoryview(packet)
@@ -299,10 +313,22 @@ class Link:
                 self._on_puback(packet)
             elif kind == SUBACK:
                 self._on_suback(packet)
+            elif kind == PUBLISH:
+                self._take_message()
             else:
                 self._client.wait_msg()
         finally:
             self._wire.packet = None
+
+    def _take_message(self) -> None:
+        # umqtt.simple writes the PUBACK as soon as its handler returns; the work may begin then.
+        unsent, self._wire.unsent = self._wire.unsent, bytearray()
+        try:
+            self._client.wait_msg()
+        finally:
+            self._answer, self._wire.unsent = self._wire.unsent, unsent
+        if self._work_left is None:
+            self._wire.write(self._answer)
 
     def _on_connack(self) -> None:
         self._wire.muted = True
@@ -340,7 +366,8 @@ class Link:
 
     def _on_publish(self, topic: str, payload: bytes) -> None:
         self.counters["received"] += 1
-        self._owner.link_message(topic, payload, retained=bool(self._wire.packet[0] & 1))
+        retained = bool(self._wire.packet[0] & 1)
+        self._work_left = self._owner.link_message(topic, payload, retained=retained)
 
     def _watch(self) -> None:
         if self.state != UP:
@@ -392,6 +419,7 @@ class Link:
         self.drops[code] = self.drops.get(code, 0) + 1
         tickets = [ticket for ticket, _ in self._in_flight.values()]
         self._in_flight.clear()
+        self._work_left = None
         self._wire.clear()
         if transport:
             transport.close()

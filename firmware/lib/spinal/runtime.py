@@ -23,6 +23,7 @@ from spinal.upkeep import Upkeep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from spinal.outbox import Item
@@ -284,9 +285,9 @@ class Runtime:
         if reason == "oversize":
             self.refuse(WireError("oversize", "size", self._link.last_error[1]))
 
-    def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> None:
-        """A message for this board."""
-        self._inbound.take(topic, payload, self.ticks_ms, retained=retained)
+    def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> "Iterator[None]":
+        """A message for this board, and the work on it."""
+        return self._inbound.take(topic, payload, self.ticks_ms, retained=retained)
 
     def link_acked(self, ticket: "Item") -> None:
         """The broker has the message."""

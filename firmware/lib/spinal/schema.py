@@ -42,6 +42,8 @@ _WORD = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _OF_THE_PARENT = ("required", "additionalProperties")
 _TIMESTAMP = "####-##-##T##:##:##.###Z"
 _SPACE = 32
+_BEGIN = 2
+_END = 3
 _OBJECT = 0
 _ARRAY = 1
 _STRING = 2
@@ -75,16 +77,14 @@ def check(table: bytes, at: int, value: object) -> "tuple[str, str] | None":
     while table[at]:
         rule = table[at] - 1
         start = at + 3
-        at = start + _two(table, at + 1)
-        if _OF_ONE_KIND <= rule < _FOR_ALL_AGAIN and not low <= rule < high:
-            continue
+        at = start + (table[at + 1] << 8 | table[at + 2])
         if rule == 0:
             if kind != table[start] and (kind, table[start]) != (_INTEGER, _NUMBER):
                 return "", "type"
-            continue
-        breach = _CHECKERS[rule](table, start, at, value)
-        if breach is not None:
-            return breach or ("", KEYWORDS.split()[rule])
+        elif low <= rule < high or not _OF_ONE_KIND <= rule < _FOR_ALL_AGAIN:
+            breach = _CHECKERS[rule](table, start, at, value)
+            if breach is not None:
+                return breach or ("", KEYWORDS.split()[rule])
     return None
 
 
@@ -120,9 +120,19 @@ def _kind(value: "Any") -> int:
 
 def _found(table: bytes, start: int, end: int, value: "Any") -> int:
     """Where a name or a constant ends in this part of the table, 0 when it is not there."""
-    spelled = spell(value)
-    at = table.find(spelled, start, end) if spelled else -1
-    return 0 if at < 0 else at + len(spelled)
+    if not isinstance(value, str):
+        spelled = spell(value)
+        at = table.find(spelled, start, end) if spelled else -1
+        return 0 if at < 0 else at + len(spelled)
+    text = value.encode()
+    size = len(text)
+    if not size or min(text) < _SPACE:
+        return 0
+    # As `spell` has it, but what surrounds it is looked at in place: this is done for each key.
+    at = table.find(text, start, end)
+    while at >= 0 and not (table[at - 1] == _BEGIN and table[at + size] == _END):
+        at = table.find(text, at + 1, end)
+    return 0 if at < 0 else at + size + 1
 
 
 def spell(value: "Any") -> bytes:
@@ -171,10 +181,10 @@ def _check_most(table: bytes, start: int, _end: int, value: "Any") -> "tuple[()]
 def _check_properties(
     table: bytes, start: int, end: int, value: "dict[str, Any]"
 ) -> "tuple[str, str] | None":
-    others = _two(table, start)
+    others = table[start] << 8 | table[start + 1]
     for key in value:
         at = _found(table, start + 2, end, key)
-        place = _two(table, at) if at else others
+        place = table[at] << 8 | table[at + 1] if at else others
         if place == NOTHING:
             return "/" + key, "additionalProperties"
         if place != ANYTHING:
@@ -226,6 +236,8 @@ def _check_maximum(table: bytes, start: int, end: int, value: "Any") -> "tuple[(
 
 
 def _number(table: bytes, start: int, end: int) -> int:
+    if start + 1 == end:
+        return 0
     amount = int.from_bytes(table[start + 1 : end], "big")
     return -amount if table[start] else amount
 

@@ -1,0 +1,74 @@
+"""Runs on the virtual board's MicroPython: what a board does while it works on a message.
+
+Started as `micropython turns.py`, with a control channel. After each piece of the work on an answer
+to its ping a door moves, and the loop has a turn; prints as JSON [what the lamp that follows the
+door did, whether the answer has been acted on] for each piece.
+"""
+
+import json
+
+from control import channel
+
+from spinal import node
+from spinal.runtime import Runtime
+
+_DOOR, _LAMP = 4, 2
+_META = {
+    "message_id": "01KQ0000000000000000000000",
+    "schema_version": "v1",
+    "contract": "Pong",
+    "message_type": "Pong",
+    "source": "reliable",
+    "boot": 1,
+    "seq": 1,
+    "t_ms": 1790000000000,
+    "clk": "hub",
+    "ttl_ms": 10000,
+}
+_FOLLOW = {
+    "reflex_id": "r1",
+    "version": 1,
+    "enabled": True,
+    "mode": "active",
+    "when": {"sensor": "door", "op": "eq", "value": True},
+    "then": [{"actuator": "lamp", "set": True}],
+    "else": [{"actuator": "lamp", "set": False}],
+}
+
+
+def main() -> None:
+    """Take a message piece by piece."""
+    channel.wifi = False
+    driven: list = []
+    channel.output = lambda _kind, _number, value: driven.append(value)
+    board = Runtime(
+        node.check(
+            {
+                "device_id": "m1",
+                "scope_level": "room",
+                "scope": "kitchen",
+                "broker": {"host": "127.0.0.1", "port": 1883},
+                "sensors": [{"id": "door", "driver": "digital", "pin": _DOOR}],
+                "actuators": [{"id": "lamp", "driver": "digital", "pin": _LAMP, "boot": 0}],
+            }
+        )
+    )
+    board.engine.configure(_FOLLOW, board.ticks_ms)
+    board.upkeep.start()
+    board.step()
+    payload = dict(board.clock.ping(board.ticks_ms), unix_ms=1790000000000)
+    payload.update(scope_level="room", scope="kitchen")
+    data = json.dumps({"meta": _META, "payload": payload}).encode()
+    topic = b"/sc/dev/event/device/m1/pong"
+    seen = []
+    driven.clear()
+    for _ in board.link_message(topic, data, retained=False):
+        channel.pins[_DOOR] = 1 - channel.pins[_DOOR]
+        board.step()
+        seen.append([list(driven), board.clock.synced])
+        driven.clear()
+    seen.append([[], board.clock.synced])
+    print(json.dumps(seen))
+
+
+main()
