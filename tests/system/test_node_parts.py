@@ -117,12 +117,16 @@ class Hub:
         """Start the board that lies in the name of the other."""
         return self._part("hostile.mjs", "node-2", "spinal", PLACE, "node-1")
 
-    def rejects(self) -> dict[str, dict[str, Any]]:
-        """Whatever was refused last, by reason, as `nervus rejects` tells it."""
+    def rejects(self, reporter: str | None = None) -> dict[str, dict[str, Any]]:
+        """What was refused last, by anyone or by one, by reason, as `nervus rejects` tells it."""
         command = [sys.executable, "-m", "nervus", "rejects", "--json", "--last", "1000"]
         command += ["--state", str(self.house.state.path)]
         told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return {each["reason_code"]: each for each in json.loads(told.stdout)["latest"]}
+        return {
+            each["reason_code"]: each
+            for each in json.loads(told.stdout)["latest"]
+            if reporter in (None, each["reporter"])
+        }
 
     def order(self, mint: Mint, action_id: str, old: str = "", new: str = "") -> None:
         """Order the lamp on, past the hub's own reliable; `new` stands for `old` in the text."""
@@ -303,8 +307,8 @@ def test_a_board_in_javascript_refuses_what_schemas_refuse_and_says_why(hub: Hub
         hub.order(mint, mint.id(now_ms()), old, new)
     eventually(lambda: len(board.said("refused")) == len(spoiled))
     assert [each["refused"]["reason_code"] for each in board.said("refused")] == list(spoiled)
-    eventually(lambda: hub.rejects().keys() == spoiled.keys())
-    assert {each["reporter"] for each in hub.rejects().values()} == {"device:node-1"}
+    # Others may refuse meanwhile what a busy machine brings them late.
+    eventually(lambda: hub.rejects("device:node-1").keys() == spoiled.keys())
     assert board.said("lamp") == []
 
 

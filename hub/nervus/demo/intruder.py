@@ -26,9 +26,9 @@ class Intruder(Part):
         self._tricks: tuple[tuple[str, Trick], ...] = (
             ("sends nonsense", self._nonsense),
             ("speaks as kitchen-1", self._spoof),
+            ("replays an old message", self._replay),
             (f"floods with {FLOOD} messages", self._flood),
             ("drifts from its contract", self._drift),
-            ("replays an old message", self._replay),
             ("sends what expired an hour ago", self._stale),
             ("invents a sense", self._unknown_sense),
             ("retains an event", self._retain),
