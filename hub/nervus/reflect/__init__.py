@@ -1,10 +1,26 @@
 """The reflect plane: keeps what was rejected, and counts it by reason and source."""
 
-from nervus.reflect.core import EraseRetained, Keep, Reflect
-from nervus.reflect.machine import build
-from nervus.reflect.quarantine import Quarantine
-from nervus.reflect.reject import Reject
-from nervus.reflect.settings import ReflectSettings
+from typing import TYPE_CHECKING
+
+from nervus.late import late
+
+if TYPE_CHECKING:
+    from nervus.reflect.core import EraseRetained, Keep, Reflect
+    from nervus.reflect.machine import build
+    from nervus.reflect.quarantine import Quarantine
+    from nervus.reflect.reject import Reject
+    from nervus.reflect.settings import ReflectSettings
+else:
+    __getattr__ = late(
+        __name__,
+        {
+            "core": ("EraseRetained", "Keep", "Reflect"),
+            "machine": ("build",),
+            "quarantine": ("Quarantine",),
+            "reject": ("Reject",),
+            "settings": ("ReflectSettings",),
+        },
+    )
 
 __all__ = [
     "EraseRetained",
