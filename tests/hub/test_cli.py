@@ -73,20 +73,6 @@ def test_the_list_of_commands_says_of_each_what_its_own_help_begins_with() -> No
         assert " ".join(_loaded(name).help.partition("\n\n")[0].split()) == line
 
 
-def test_the_list_of_commands_waits_for_nothing_that_only_one_of_them_needs() -> None:
-    run = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "nervus", "--help"],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=True,
-        env={"PATH": "/usr/bin:/bin"},  # what measures the tests' coverage imports more
-    )
-    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
-    assert "nervus.cli.app" in imported
-    assert imported.isdisjoint({"asyncio", "cryptography", "pydantic", "sqlite3", "nervus.wire"})
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -32,6 +32,7 @@ def imported(*words: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", RUN, *words],
         capture_output=True, text=True, timeout=DEADLINE_S, check=True,
+        env={"PATH": "/usr/bin:/bin"},  # what measures the tests' coverage imports more
     )  # fmt: skip
     return set(json.loads(done.stderr.splitlines()[-1]))
 
@@ -41,7 +42,7 @@ def test_help_needs_no_more_than_the_names_of_the_commands() -> None:
     ours = {name for name in modules if name.split(".")[0] == "nervus"}
     assert ours == {"nervus", "nervus.about", "nervus.cli", "nervus.cli.app", "nervus.errors"}
     assert not modules & LARGE
-    assert "pydantic" not in modules
+    assert modules.isdisjoint({"pydantic", "sqlite3"})
 
 
 @pytest.mark.parametrize("words", [("version",), ("topics",), ("topics", "--json")], ids=" ".join)
