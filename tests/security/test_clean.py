@@ -184,9 +184,9 @@ def test_what_a_board_retained_goes_when_it_is_revoked_or_moved(supervised_house
     text = by_topic(status("hall"))
     retain(house, hall, {"spinal": text})
     assert "  retained" not in nervus(house, *issue, "room/hall")
-    assert "retained 1 messages, erased" in nervus(house, *issue, "room/attic")
+    assert "retained 1 message, erased" in nervus(house, *issue, "room/attic")
     retain(house, house.authority.get("hall"), {"spinal": text})
-    assert "retained 1 messages, erased" in nervus(house, "identity", "revoke", "hall")
+    assert "retained 1 message, erased" in nervus(house, "identity", "revoke", "hall")
     assert json.loads(nervus(house, "clean", "--json"))["retained"] == 0
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from nervus.cli.log import sessions_at
 from nervus.cli.options import State
+from nervus.cli.plain import plain
 from nervus.runtime.clean import Found
 from nervus.runtime.clean import clean as clean_brokers
 from nervus.runtime.identity import Authority
@@ -61,7 +62,7 @@ def _tell(found: Found, *, erased: bool) -> None:
     table = Table("broker", "topic", "because", "", box=None, pad_edge=False)
     for one in found.orphans:
         fields = _fields(one)
-        table.add_row(*(str(fields[name]) for name in ("broker", "topic", "code", "reason")))
+        table.add_row(*(plain(fields[name]) for name in ("broker", "topic", "code", "reason")))
     console.print(table, markup=False)
     number = len(found.orphans)
     if erased:

@@ -17,6 +17,7 @@ from rich.table import Table
 from nervus.api import ApiClient, ApiSettings
 from nervus.cli.moments import moment
 from nervus.cli.options import State
+from nervus.cli.plain import plain
 from nervus.errors import UsageError
 from nervus.history import Archive, Query, Recorded, every
 from nervus.runtime.settings import Settings, broken_rule
@@ -118,7 +119,7 @@ def _show(found: Iterable[Recorded], *, limit: int, as_json: bool, follow: bool)
         else:
             table.add_row(*_cells(one))
     if not as_json and shown:
-        console.print(table)
+        console.print(table, markup=False)
     if not as_json and not shown:
         console.print("nothing was recorded there")
     if more:
@@ -131,9 +132,9 @@ def _cells(one: Recorded) -> tuple[str, ...]:
     text = json.dumps(payload, ensure_ascii=False)
     return (
         f"{at:%m-%d %H:%M:%S}.{one.recorded_ms % 1000:03d}",
-        f"{one.scope_level}/{one.scope}",
+        plain(f"{one.scope_level}/{one.scope}"),
         str(one.sequence),
         meta["contract"],
-        meta["source"],
-        text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…",
+        plain(meta["source"]),
+        plain(text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"),
     )

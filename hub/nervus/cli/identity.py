@@ -135,7 +135,8 @@ def _clear(console: Console, folder: StateFolder, name: str, role: str | None) -
     except (CleanError, RightsError) as error:
         told = f"stays for now, {error.what}; later: nervus clean --yes"
     else:
-        told = f"{len(found.orphans)} messages, erased"
+        number = len(found.orphans)
+        told = f"{number} message{'s'[: number != 1]}, erased"
     console.print(f"  retained {told}", markup=False)
 
 

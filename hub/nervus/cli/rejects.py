@@ -1,8 +1,8 @@
 """`nervus rejects`: what was refused, and why."""
 
 import json
-import time
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nervus.cli.options import State
+from nervus.cli.plain import plain
 from nervus.reflect import Quarantine, Reject
 from nervus.runtime.state import StateFolder
 
@@ -36,9 +37,13 @@ def rejects(
         typer.echo(json.dumps({"counts": counts, "latest": [asdict(one) for one in latest]}))
         return
     console = Console(highlight=False, soft_wrap=True)
+    if not latest:
+        console.print("Nothing was refused yet.")
+        return
     console.print(_counts(counts))
+    today = datetime.now().astimezone()
     for one in latest:
-        console.print(_lines(one), no_wrap=True, overflow="ellipsis", soft_wrap=False)
+        console.print(_lines(one, today), no_wrap=True, overflow="ellipsis", soft_wrap=False)
 
 
 def _counts(counts: dict[str, int]) -> Table:
@@ -49,13 +54,16 @@ def _counts(counts: dict[str, int]) -> Table:
     return table
 
 
-def _lines(one: Reject) -> Text:
-    at = time.strftime("%H:%M:%S", time.localtime(one.received_ms / 1000))
+def _lines(one: Reject, today: datetime) -> Text:
+    at = datetime.fromtimestamp(one.received_ms / 1000).astimezone()
+    when = f"{at:%H:%M:%S}" if at.date() == today.date() else f"{at:%Y-%m-%d %H:%M:%S}"
     folded = f", {one.count} times" if one.count > 1 else ""
+    who, topic = plain(one.source or "somebody"), plain(one.source_topic or "?")
+    indent = " " * 9
     return Text.assemble(
-        (f"{at} ", "dim"),
+        (f"{when} ", "dim"),
         (one.reason_code, "bold red"),
-        f"{folded}: {one.reason or 'no further reason'}\n",
-        (f"         {one.source or 'somebody'} on {one.source_topic or '?'}\n", "dim"),
-        (f"         refused by {one.reporter}, it began {one.sample or ''!r}", "dim"),
+        f"{folded}: {plain(one.reason or 'no further reason')}\n",
+        (f"{indent}{who} on {topic}\n", "dim"),
+        (f"{indent}refused by {plain(one.reporter)}, it began {one.sample or ''!r}", "dim"),
     )

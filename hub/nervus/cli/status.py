@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nervus.cli.options import State
+from nervus.cli.plain import plain
 from nervus.errors import NervusError
 from nervus.runtime.state import StateFolder
 from nervus.runtime.supervisor import read_status
@@ -56,6 +57,6 @@ def status(
         console.print(table)
         for child in children:
             if child["trouble"]:
-                console.print(f"{child['name']}: {child['trouble']}", markup=False)
+                console.print(f"{child['name']}: {plain(child['trouble'])}", markup=False)
     well = all(child["state"] == "ready" and not child["trouble"] for child in children)
     raise typer.Exit(0 if well else 1)

@@ -7,7 +7,9 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from nervus.cli.plain import plain
 from nervus.updates import AT_WORK, BoardUpdate, Rollout, Stored, read_record
 
 POLL_S: Final = 0.2
@@ -93,13 +95,13 @@ def show_rollout(console: Console, stored: Stored, update_id: str) -> None:
             + (" (canary)" if board.position < rollout.canary < len(boards) else ""),
             f"[{_STYLES.get(board.state, 'cyan')}]{_word(board)}[/]",
             f"{100 * board.done // max(1, board.total)} %",
-            board.error or board.code,
+            Text(plain(board.error or board.code)),
             _HINTS.get(board.code, ""),
         )
     console.print(table)
     if rollout.stopped:
         console.print("[bold yellow]Stopped:[/]", end=" ")
-        console.print(rollout.stopped, markup=False)
+        console.print(plain(rollout.stopped), markup=False)
     elif any(board.state == "gone_quiet" for board in boards[: rollout.canary]):
         console.print("The others wait until the canaries are back and confirm. To go on without:")
         console.print(f"  nervus update stop {update_id}", markup=False)
@@ -112,7 +114,7 @@ def show_boards(console: Console, stored: Stored) -> None:
     for seen in stored.seen:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen.since_ms / 1000))
         there = "[green]online[/]" if seen.online else "[yellow]offline[/]"
-        table.add_row(seen.device_id, seen.firmware or "?", there, since)
+        table.add_row(seen.device_id, Text(plain(seen.firmware or "?")), there, since)
     console.print(table)
 
 
