@@ -1,6 +1,10 @@
 """Retained messages that nobody stands for are found and erased, and nothing else is."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +14,10 @@ from typer.testing import CliRunner
 
 from nervus.cli.app import app
 from nervus.runtime.brokers import brokers
-from nervus.runtime.clean import CleanError
+from nervus.runtime.clean import CleanError, Search, _Cleaner, clean
 from nervus.runtime.identity import Identity
-from nervus.runtime.orphans import Judge
+from nervus.runtime.orphans import Judge, Orphan
+from nervus.runtime.rights import ROLE
 from nervus.runtime.state import BROKERS, BrokerName
 from nervus.wire import Mint, Packet, Publish, encode, timestamp, topics
 from nervus.wire.contracts import (
@@ -26,7 +31,7 @@ from nervus.wire.contracts import (
     GlobalModeUpdatePayload,
 )
 from security.clients import NOT_AUTHORIZED, Peer
-from support import House, eventually
+from support import DEADLINE_S, House, eventually
 
 LEGACY = "/bs/global/room/hall/alert"
 FOREIGN = "homeassistant/light/hall/config"
@@ -195,6 +200,83 @@ def test_nothing_to_clean_where_nothing_runs(house: House) -> None:
         nervus(house, "clean", "--yes")
     nervus(house, "identity", "issue", "hall", "--role", "board", "--scope", "room/hall")
     assert "later: nervus clean --yes" in nervus(house, "identity", "revoke", "hall")
+
+
+def cleaner(house: House, broker: BrokerName) -> _Cleaner:
+    """What cleans one broker of a house."""
+    (one,) = (each for each in brokers(house.state, house.settings) if each.name == broker)
+    who = house.authority.ensure("clean", ROLE)
+    return _Cleaner(one, who, house.authority, Judge(house.authority.identities()))
+
+
+def orphan(topic: str) -> Orphan:
+    return Orphan(Packet("core", topic, b"{}", retain=True), "no_owner", "nobody is it")
+
+
+@pytest.mark.parametrize("topic", ["/bs/a\ntopic readwrite #", "/bs/a ", "/bs/\u2028a"])
+async def test_a_topic_that_would_lend_more_than_itself_is_not_erased(
+    house: House, topic: str
+) -> None:
+    rights = brokers(house.state, house.settings)[1].acl_file
+    before = rights.read_bytes()
+    with pytest.raises(CleanError, match="its name holds what no topic of ours holds") as caught:
+        await cleaner(house, "core").erase([orphan(topic)])
+    assert caught.value.where == repr(topic)
+    assert rights.read_bytes() == before
+
+
+async def test_what_a_broker_denies_all_the_same_is_told_as_not_erased(
+    running_house: House,
+) -> None:
+    # mosquitto keeps what is its own, whatever its list of rights says.
+    with pytest.raises(CleanError, match="not erased") as caught:
+        await cleaner(running_house, "core").erase([orphan("$SYS/broker/uptime")])
+    assert caught.value.where == "$SYS/broker/uptime"
+
+
+async def test_only_the_broker_that_is_asked_for_is_looked_at(
+    running_house: House, witness: Identity
+) -> None:
+    house = running_house
+    spinal, core = by_topic(status("gone")), by_topic(mode("nobody"))
+    retain(house, witness, {"spinal": spinal, "core": core})
+    found = await clean(
+        house.state, house.settings, house.authority, "clean", Search(only=("core",)), erase=True
+    )
+    assert [each.packet.topic for each in found.orphans] == [*core]
+    grant(house)
+    assert retained(house, witness) == {*spinal}
+
+
+IMPATIENT = """
+from functools import partial
+from nervus.bus import Limits
+from nervus.cli import main
+from nervus.runtime import clean, rights
+clean.WITHIN_S = 0.3
+rights.Session = partial(rights.Session, limits=Limits(timeout_s=0.3))
+main()
+"""
+
+
+def test_a_broker_that_hangs_is_named(running_house: House) -> None:
+    house = running_house
+    words = [sys.executable, "-c", IMPATIENT, "clean", "--state", str(house.state.path)]
+    pid = brokers(house.state, house.settings)[0].running_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        )
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-3:] == [
+        "error: no answer within 0.3 s",
+        "where: spinal",
+        "to do: look at it with `nervus status`, then try again",
+    ]
 
 
 A_DAY_MS = 86_400_000  # made when the tests are collected, looked at when their turn comes
