@@ -1,5 +1,6 @@
 """`nervus update` where no service has to run: keys, packs, what is refused, how it is shown."""
 
+import getpass
 import json
 import re
 import shutil
@@ -285,8 +286,13 @@ def test_a_stopped_roll_out_has_no_order_any_more(installed: House) -> None:
     keep(installed, KeepRollout(ROLLOUT), KeepBoard(BOARD))
     order = Orders.of(installed.state.data).order(ID)
     order.write_text("{}")
+    orders = Orders.of(installed.state.data)
+    assert orders.withdrawn_by(ID) == ""
     assert run(installed, "stop", ID).exit_code == 0
     assert not order.exists()
+    assert orders.withdrawn_by(ID) == getpass.getuser()
+    orders.withdrawal(ID).write_bytes(b"\xff")
+    assert orders.withdrawn_by(ID) == ""
     keep(installed, KeepBoard(replace(BOARD, state="confirmed")))
     with pytest.raises(UsageError, match="has ended already"):
         run(installed, "stop", ID)

@@ -450,7 +450,7 @@ def test_a_withdrawn_order_stops_and_the_same_order_twice_is_one(make: Make) -> 
     assert world.states(update_id) == {"b1": "offered", "b2": "waiting"}
     world.step(Withdrawn("01UNKNOWN"))
     world.step(Withdrawn(update_id))
-    world.step(Withdrawn(update_id))
+    world.step(Withdrawn(update_id, "ada"))
     assert world.states(update_id) == {"b1": "held", "b2": "held"}
     assert world.rollout(update_id).stopped == "withdrawn"
 

@@ -132,10 +132,12 @@ async def test_orders_survive_a_restart_and_a_pack_that_changed_stops_its_own(
             assert states(served, IDS[1]) == {"b2": "held"}
             board.say(voice.ask("spinal/runtime.mpy"))
             await until(lambda: len(board.about("Chunk")) == 2)
+            write_private(orders.withdrawal(IDS[0]), "grace")
             orders.order(IDS[0]).unlink()
             await until(lambda: states(served) == {"b1": "held"})
+            await until(lambda: not list(orders.path.glob(f"{IDS[0]}.*")))
     rollouts = {each.update_id: each for each in read_record(served.state.data).rollouts}
-    assert rollouts[IDS[0]].stopped == "withdrawn"
+    assert rollouts[IDS[0]].stopped == "withdrawn by grace"
     assert rollouts[IDS[1]].stopped == "its pack is lost"
     assert rollouts[IDS[0]].asked_by == "ada"
     assert "its pack is another one now" in caplog.text

@@ -248,7 +248,9 @@ def stop(
         )
     if not any(b.update_id == update_id and b.state in OPEN for b in stored.boards):
         raise UpdateError(f"the roll-out {update_id} has ended already", where=str(folder.data))
-    Orders.of(folder.data).order(update_id).unlink(missing_ok=True)
+    orders = Orders.of(folder.data)
+    write_private(orders.withdrawal(update_id), _user())
+    orders.order(update_id).unlink(missing_ok=True)
     Console(highlight=False).print(f"[bold green]Stopped[/] {update_id}: nervus update status")
 
 

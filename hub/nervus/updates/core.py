@@ -92,8 +92,8 @@ class Updates:
                 return self._taken(event, now_ms)
             case Ordered():
                 return self._ordered(event, now_ms)
-            case Withdrawn(update_id) if update_id in self._rollouts:
-                return self._stop(update_id, "withdrawn", now_ms)
+            case Withdrawn(update_id, by) if update_id in self._rollouts:
+                return self._stop(update_id, f"withdrawn by {by}" if by else "withdrawn", now_ms)
         return []
 
     def tick(self, now_ms: int) -> list[Effect]:

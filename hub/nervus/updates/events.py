@@ -17,9 +17,10 @@ class Ordered:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """Event: an order is taken back; what is on trial ends its trial."""
+    """Event: an order is taken back, by whom if that is known; what is on trial ends its trial."""
 
     update_id: str
+    by: str = ""
 
 
 Event = Accepted | Removed | Connected | Ordered | Withdrawn

@@ -1,7 +1,7 @@
 """The folder of orders: `data/updates/ID.json` says which boards get the pack `ID.pack`.
 
-The command line writes the pack first, then the order; deleting the order withdraws it. What is
-not needed any more the service deletes.
+The command line writes the pack first, then the order; deleting the order withdraws it, and
+`ID.withdrawn` beside it may say by whom. What is not needed any more the service deletes.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,9 @@ DEVICES_LIMIT: Final = 256
 ORDER_LIMIT: Final = 65_536
 """Bytes of the largest order that is read."""
 
+NAME_LIMIT: Final = 64
+"""Characters of who asks for something."""
+
 
 class OrderError(NervusError):
     """An order cannot be read or is not possible."""
@@ -39,7 +42,7 @@ class Order(BaseModel):
     devices: Annotated[tuple[str, ...], Field(min_length=1, max_length=DEVICES_LIMIT)]
     canary: Annotated[int, Field(ge=0, le=DEVICES_LIMIT)] = 1
     asked_ms: Annotated[int, Field(ge=0)]
-    asked_by: Annotated[str, Field(max_length=64)]
+    asked_by: Annotated[str, Field(max_length=NAME_LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,17 @@ class Orders:
     def pack(self, update_id: str) -> Path:
         """Where its pack is."""
         return self.path / f"{update_id}.pack"
+
+    def withdrawal(self, update_id: str) -> Path:
+        """Where it is said who withdrew it."""
+        return self.path / f"{update_id}.withdrawn"
+
+    def withdrawn_by(self, update_id: str) -> str:
+        """Who withdrew an order; nothing where nobody said so."""
+        try:
+            return _content(self.withdrawal(update_id), ORDER_LIMIT).decode()[:NAME_LIMIT]
+        except (OrderError, UnicodeDecodeError):
+            return ""
 
     def ids(self) -> frozenset[str]:
         """The ids of all orders that are there; a missing folder has none."""
@@ -90,9 +104,10 @@ class Orders:
 
     def tidy(self, ended: frozenset[str]) -> None:
         """Delete the orders and packs of roll-outs that have ended: the order first."""
-        for path in (*self.path.glob("*.json"), *self.path.glob("*.pack")):
-            if path.stem in ended:
-                path.unlink(missing_ok=True)
+        for kind in ("json", "pack", "withdrawn"):
+            for path in self.path.glob(f"*.{kind}"):
+                if path.stem in ended:
+                    path.unlink(missing_ok=True)
 
 
 def read_pack_file(path: Path) -> Pack:

@@ -120,7 +120,9 @@ class UpdatesService:
     def _changes(self, known: frozenset[str], needed: frozenset[str]) -> list[Ordered | Withdrawn]:
         """What is new in the folder since the last look."""
         there = self._orders.ids()
-        events: list[Ordered | Withdrawn] = [Withdrawn(each) for each in sorted(needed - there)]
+        events: list[Ordered | Withdrawn] = [
+            Withdrawn(each, self._orders.withdrawn_by(each)) for each in sorted(needed - there)
+        ]
         wrong = set()
         for update_id in sorted(there - known):
             try:
