@@ -69,7 +69,12 @@ async def _measure(counts: _Counts, tell: Callable[[str], None]) -> list[Row]:
     tell("rules and messages on MicroPython")
     rows = await _pure(counts.repeats)
     boards = {reflexes.DEVICE: f"room/{reflexes.ROOM}"}
-    async with house(boards=boards, parts={IDENTITY: "reliable"}, services=False) as hub:
+    async with house(
+        boards=boards,
+        parts={IDENTITY: "reliable"},
+        services=False,
+        max_packet=reflexes.MAX_PACKET,
+    ) as hub:
         tell("QoS 1 publishes over TLS")
         rows.append(await _publishes(hub, counts.publishes))
         for form, heap, doors, lamps, goal in _HEAPS:

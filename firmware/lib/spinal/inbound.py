@@ -65,6 +65,14 @@ class Inbound:
         else:
             self._pong(payload, arrived_ms)
 
+    def passed_over(self, topic: bytes, text: str) -> None:
+        """Refuse a message that is too large to be read; the text says how large."""
+        try:
+            name = _text(topic)
+        except WireError:
+            name = None
+        self._board.refuse(WireError("oversize", "size", text), name)
+
     def _agree(self, fields: dict, meta: dict, payload: dict) -> None:
         """Hold a message to its topic, its age and those before it; WireError."""
         board = self._board

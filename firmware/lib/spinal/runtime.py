@@ -289,6 +289,10 @@ class Runtime:
         """A message for this board, and the work on it."""
         return self._inbound.take(topic, payload, self.ticks_ms, retained=retained)
 
+    def link_oversize(self, topic: bytes, text: str) -> None:
+        """A message for this board that is larger than any it takes."""
+        self._inbound.passed_over(topic, text)
+
     def link_acked(self, ticket: "Item") -> None:
         """The broker has the message."""
         self.outbox.acked(ticket)
