@@ -51,6 +51,7 @@ class Owner:
         self.ups = 0
         self.downs: list[tuple[str, list[object]]] = []
         self.messages: list[tuple[bytes, bytes, bool]] = []
+        self.oversize: list[tuple[bytes, str]] = []
         self.acked: list[object] = []
         self.filters = [("/a/+", 1)]
         self.on_message: Callable[[], object] = lambda: None
@@ -71,6 +72,9 @@ class Owner:
         self.messages.append((topic, payload, retained))
         work = self.on_message()
         return work if isinstance(work, Iterator) else None
+
+    def link_oversize(self, topic: bytes, text: str) -> None:
+        self.oversize.append((topic, text))
 
     def link_acked(self, ticket: object) -> None:
         self.acked.append(ticket)

@@ -24,6 +24,7 @@ class Board:
         self.lost: list[object] = []
         self.acked: list[object] = []
         self.messages: list[tuple[bytes, bytes, bool]] = []
+        self.oversize: list[bytes] = []
         changes = {"backoff_ms": 50, "backoff_cap_ms": 200, **changes}
         config = Settings("m1", "127.0.0.1", port, **changes)
         self.link = Link(config, self, compat.Dialler(), lambda: True, compat.random_below)
@@ -60,6 +61,9 @@ class Board:
 
     def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> None:
         self.messages.append((topic, payload, retained))
+
+    def link_oversize(self, topic: bytes, _text: str) -> None:
+        self.oversize.append(topic)
 
     def link_acked(self, ticket: object) -> None:
         self.acked.append(ticket)
@@ -155,13 +159,19 @@ async def test_retained_order_is_told_as_retained(board: Board, broker: Broker) 
     assert board.messages == [(b"/to/m1/order", b"ghost", True)]
 
 
-async def test_oversized_message_closes_the_link_and_the_link_comes_back(
+async def test_oversized_message_is_passed_over_and_never_offered_again(
     board: Board, broker: Broker
 ) -> None:
     await board.until(lambda: board.link.state == UP)
     async with aiomqtt.Client("127.0.0.1", broker.port) as hub:
-        await hub.publish("/to/m1/order", b"x" * 100_000, qos=1)
+        await hub.publish("/to/m1/large", b"x" * (1 << 20), qos=1)
+        await hub.publish("/to/m1/order", b"next", qos=1)
+        await board.until(lambda: bool(board.messages))
+        board.link.close()
         await board.until(lambda: board.ups == 2)
+        await hub.publish("/to/m1/order", b"last", qos=1)
+        await board.until(lambda: len(board.messages) == 2)
 
-    assert board.downs == ["oversize"]
-    assert board.messages == []
+    assert board.oversize == [b"/to/m1/large"]
+    assert board.downs == ["closed"]
+    assert [payload for _, payload, _ in board.messages] == [b"next", b"last"]

@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from firmware.link_bench import Bench, publish
 from firmware.rigs import on_board
+from spinal import link as link_module
 from spinal.link import UP
 
 ON_BOARD = Path(__file__).parent / "on_board"
@@ -68,6 +73,71 @@ def test_lost_link_takes_the_rest_of_the_work_and_its_puback_with_it() -> None:
     assert bench.link.state == UP
     assert work.log == ["read"]
     assert bench.script.writes == []
+
+
+@pytest.mark.parametrize("packet_id", [None, 7])
+def test_message_of_a_mebibyte_is_passed_over_a_few_kib_in_each_poll(packet_id: int | None) -> None:
+    bench = Bench(max_packet=4096)
+    bench.up()
+    large = publish(b"/a/1", b"x" * (1 << 20), packet_id)
+    bench.script.incoming += large + publish(b"/a/2", b"next")
+    polls = 0
+    while not bench.owner.oversize:
+        before = len(bench.script.incoming)
+        bench.link.poll(1)
+        polls += 1
+        read = before - len(bench.script.incoming)
+        assert 0 < read <= link_module._CHUNK * link_module._CHUNKS_PER_POLL
+        assert bench.link.wait_ms(1) == 0
+        assert len(bench.link._framer._body or b"") < 600
+    bench.link.poll(1)
+
+    ((topic, text),) = bench.owner.oversize
+    assert topic == b"/a/1"
+    assert str(len(large) - 4) in text
+    assert polls > 200
+    assert bench.script.writes == ([b"\x40\x02\x00\x07"] if packet_id else [])
+    assert [payload for _, payload, _ in bench.owner.messages] == [b"next"]
+    assert bench.owner.downs == []
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        publish(b"/a/" + b"t" * 5_000, b""),  # nothing tells where its packet id is
+        b"\x30\x81\x80\x80\x01" + b"\x00\x04/a/1" + b"x" * 600,  # 2 MiB and a byte
+        b"\x40\x80\x40",
+    ],
+)
+def test_what_cannot_be_passed_over_ends_the_link(packet: bytes) -> None:
+    bench = Bench(max_packet=4096)
+    bench.up()
+    bench.script.incoming += packet
+    for _ in range(3):
+        bench.link.poll(1)
+
+    assert bench.owner.downs == [("oversize", [])]
+
+
+@given(st.binary(max_size=900), st.integers(1, 700), st.booleans())
+def test_messages_of_every_size_are_taken_or_passed_over_however_they_are_cut(
+    payload: bytes,
+    piece: int,
+    acked: bool,  # noqa: FBT001 - a case
+) -> None:
+    bench = Bench(max_packet=256)
+    bench.up()
+    data = publish(b"/a/1", payload, 7 if acked else None) + publish(b"/a/2", b"next")
+    for at in range(0, len(data), piece):
+        bench.script.incoming += data[at : at + piece]
+        bench.link.poll(1)
+    while bench.link.busy:
+        bench.link.poll(1)
+
+    taken = 6 + 2 * acked + len(payload) <= 256
+    assert len(bench.owner.oversize) == (not taken)
+    assert [got for _, got, _ in bench.owner.messages] == [payload] * taken + [b"next"]
+    assert b"".join(bench.script.writes) == b"\x40\x02\x00\x07" * acked
 
 
 def test_board_reacts_between_reading_checking_and_acting(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -101,10 +102,9 @@ async def test_board_with_eight_rules_reconnects_and_keeps_room(
 def test_loop_leaves_nothing_on_the_heap(tmp_path: Path) -> None:
     script = CHECKOUT / "tools" / "benchmarks" / "on_board" / "drift.py"
     used = on_board(tmp_path, script, "2000")
-    # A block of 16 bytes lost at each fire, the rarest thing here, would be 1,000 by the end. What
-    # a conservative collector takes for a pointer comes and goes: up to 48 bytes were seen.
     assert len(used) == 10
-    assert abs(min(used[5:]) - min(used[:5])) < 300
+    # What looks like a pointer, or is counted for a minute, comes and goes; a median does not.
+    assert median(used[5:]) <= median(used[:5])
 
 
 def test_message_is_built_in_a_heap_of_small_pieces_while_much_waits(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nervus.bus import BrokerAddress
-from nervus.runtime.brokers import Broker, brokers
+from nervus.runtime.brokers import MAX_PACKET_BYTES, Broker, brokers
 from nervus.runtime.settings import Settings
 from nervus.runtime.system import prepare, running_system
 
@@ -51,6 +51,7 @@ async def house(
     policy: str = "",
     services: bool = True,
     tls: bool = True,
+    max_packet: int | None = None,
 ) -> AsyncIterator[House]:
     """Run brokers, and the services as processes of their own, until left.
 
@@ -62,6 +63,7 @@ async def house(
         services: Whether the services run, or the brokers alone.
         tls: Whether the brokers speak TLS and ask for certificates; without, anybody may do
             anything, within the same limits.
+        max_packet: Bytes of the largest packet that the brokers take, in place of their own limit.
 
     Raises:
         NotReadyError: It was not ready within 30 s.
@@ -81,6 +83,8 @@ async def house(
             broker.write_acl(authority)
             if not tls:
                 _open(broker)
+            if max_packet is not None:
+                _widen(broker, max_packet)
         async with running_system(state, loaded, services=services):
             yield House(state, loaded, authority, tls)
 
@@ -90,3 +94,11 @@ def _open(broker: Broker) -> None:
     lines = file.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.split(" ")[0] not in _WITH_TLS]
     file.write_text("\n".join([*kept, "allow_anonymous true", ""]), encoding="utf-8")
+
+
+def _widen(broker: Broker, max_packet: int) -> None:
+    text = broker.configuration_file.read_text(encoding="utf-8")
+    ours, wanted = f"max_packet_size {MAX_PACKET_BYTES}\n", f"max_packet_size {max_packet}\n"
+    if ours not in text:
+        raise ValueError(f"{broker.configuration_file}: no line {ours!r}")
+    broker.configuration_file.write_text(text.replace(ours, wanted), encoding="utf-8")

@@ -26,7 +26,9 @@ _FLOOD_RATE: Final = 500.0
 _CYCLE_S: Final = 0.2
 _RECONNECTED_S: Final = 20.0  # the board's backoff comes first
 _OFF_S: Final = 0.02
-_HOSTILE_BYTES: Final = 16_000  # the broker itself refuses more, of whoever it is
+_HOSTILE_BYTES: Final = 1 << 20
+MAX_PACKET: Final = 2 * _HOSTILE_BYTES
+"""What the brokers are to take: as we run them they refuse such a message, of whoever it is."""
 _HOSTILE_GAP_S: Final = 1.0
 _GOALS: Final[tuple[Goal, ...]] = (
     Goal("≤", 0.5, "p50"),
@@ -38,7 +40,7 @@ _FAULTS: Final = {
     "black hole": "the broker is black-holed",
     "flood": f"{_FLOOD_RATE:.0f} messages/s arrive",
     "reconnects": "Wi-Fi flaps and TLS reconnects in a loop",
-    "hostile": "a publish far too large is offered each second",
+    "hostile": "a publish of 1 MiB is offered each second",
 }
 
 
@@ -191,7 +193,8 @@ async def _under(
         "black hole": f"{told['black hole']} bytes swallowed",
         "flood": f"{told['flood'] / seconds:.0f} pongs/s, parsed, checked, refused",
         "reconnects": f"off 5 times a second, {told['reconnects']} connections in {seconds:.0f} s",
-        "hostile": f"{told['hostile']} of {_HOSTILE_BYTES} bytes, each ends the link",
+        "hostile": f"{told['hostile']} of {_HOSTILE_BYTES} bytes, passed over; "
+        f"{told['reconnects']} reconnects",
     }[fault]
 
 

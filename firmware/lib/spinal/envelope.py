@@ -103,7 +103,8 @@ class Envelope:
             t_ms, clk = self._clock.now(ticks_ms)
         body = dumps(payload)
         seq = self.last_seq + 1
-        meta = [
+        parts = [
+            '{"meta":{"message_id":"',
             self._ids.next(),
             _contract(contract),
             self._source,
@@ -111,8 +112,11 @@ class Envelope:
             _time(t_ms, clk),
             _options(ttl_ms, action_id, deadline_ms, priority),
             ',"historical":true' if historical else "",
+            '},"payload":',
+            body,
+            "}",
         ]
-        data = ('{"meta":{"message_id":"' + "".join(meta) + '},"payload":' + body + "}").encode()
+        data = "".join(parts).encode()
         if len(data) > SIZE_LIMIT:
             raise ValueError(f"{contract}: {len(data)} bytes, at most {SIZE_LIMIT} can be sent")
         self.last_seq = seq

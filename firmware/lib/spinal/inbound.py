@@ -55,7 +55,9 @@ class Inbound:
         if contract == "EfferentCommand":
             self._command(fields, meta, payload, retained=retained)
         elif contract == "ReflexConfigure":
-            self._configure(fields, meta, payload)
+            prepared = board.engine.prepare(payload)
+            yield
+            self._configure(fields, meta, payload, prepared)
         elif contract == "ReflexTrigger":
             self._trigger(fields, meta)
         elif contract == "UpdateOffer":
@@ -64,6 +66,14 @@ class Inbound:
             board.upkeep.chunk(payload)
         else:
             self._pong(payload, arrived_ms)
+
+    def passed_over(self, topic: bytes, text: str) -> None:
+        """Refuse a message that is too large to be read; the text says how large."""
+        try:
+            name = _text(topic)
+        except WireError:
+            name = None
+        self._board.refuse(WireError("oversize", "size", text), name)
 
     def _agree(self, fields: dict, meta: dict, payload: dict) -> None:
         """Hold a message to its topic, its age and those before it; WireError."""
@@ -125,10 +135,10 @@ class Inbound:
             effects = others + board.ledger.fail(action_id, "output_failed", problem)
         board.report(effects)
 
-    def _configure(self, fields: dict, meta: dict, payload: dict) -> None:
+    def _configure(self, fields: dict, meta: dict, payload: dict, prepared: tuple) -> None:
         board = self._board
         reflex_id = fields["reflex_id"]
-        status, rule, error = board.engine.prepare(payload)
+        status, rule, error = prepared
         if status in ("applied", "removed"):
             # On the flash first: what is reported holds, whatever happens to the power.
             error = board.store_rule(reflex_id, None if rule is None else payload)

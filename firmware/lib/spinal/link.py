@@ -77,6 +77,7 @@ class Link:
     `link_message(topic, payload, retained)` and `link_acked(ticket)`. What `link_message` returns,
     when not None, is the work on the message in pieces: an iterator that does one in each `poll`.
     PUBACK and the next packet follow its end; a link that is lost before takes the rest with it.
+    `link_oversize(topic, text)`: a message of more than `max_packet` bytes has been passed over.
 
     `dial(host, port)` returns a transport: `ready()`, `read_into(view)`, `write(view)`, `close()`
     and `sock`; reads and writes give None where they would wait. `network_up()` says whether
@@ -313,6 +314,8 @@ class Link:
                 self._on_puback(packet)
             elif kind == SUBACK:
                 self._on_suback(packet)
+            elif kind == PUBLISH and self._framer.size > self._config.max_packet:
+                self._pass_over(packet)
             elif kind == PUBLISH:
                 self._take_message()
             else:
@@ -329,6 +332,21 @@ class Link:
             self._answer, self._wire.unsent = self._wire.unsent, unsent
         if self._work_left is None:
             self._wire.write(self._answer)
+
+    def _pass_over(self, packet: bytearray) -> None:
+        at = 1
+        while packet[at] & 0x80:
+            at += 1
+        at += 3
+        end = at + (packet[at - 2] << 8 | packet[at - 1])
+        error = self._framer.oversize()
+        if end + 2 > len(packet):
+            raise error
+        self._owner.link_oversize(bytes(packet[at:end]), error.text)
+        if packet[0] & 2:
+            # Or the broker would offer it again and again.
+            self._wire.write(b"\x40\x02")
+            self._wire.write(packet[end : end + 2])
 
     def _on_connack(self) -> None:
         self._wire.muted = True

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 CONNACK, PUBLISH, PUBACK, SUBACK = 0x20, 0x30, 0x40, 0x90
 _PINGRESP = 0xD0
 _HEAD_LIMIT = 5
+_PASSED_LIMIT = 1 << 21
+_BEGINNING = 516  # two bytes of length, a topic of 512 bytes, two of packet id
 _SUBACK_HEAD = 2
 _SEVEN_BITS = 0x7F
 _FIXED_SIZES = {CONNACK: 2, PUBACK: 2, _PINGRESP: 0}
@@ -94,20 +96,27 @@ class Sockets:
 
 
 class Framer:
-    """Cuts the byte stream into packets and refuses a packet before memory is set aside for it."""
+    """Cuts the byte stream into packets and refuses a packet before memory is set aside for it.
+
+    A PUBLISH of more than `limit` bytes is passed over, up to 2 MiB: `packet` then holds only its
+    beginning, 516 bytes behind the fixed header. `size` is the length that the packet states.
+    """
 
     def __init__(self, limit: int) -> None:
         self.packet: "Any" = None
+        self.size = 0
         self._limit = limit
         self._head = bytearray(_HEAD_LIMIT)
         self._body: "Any" = None
         self._have = 0
+        self._left = 0
 
     def clear(self) -> None:
         """Forget what was begun."""
         self.packet = None
         self._body = None
         self._have = 0
+        self._left = 0
 
     def take(self) -> "Any":
         """The whole packet; the next one begins."""
@@ -128,20 +137,31 @@ class Framer:
                     raise LinkError("malformed", "a packet length of more than four bytes")
             return len(view)
         size = min(len(view), len(self._body) - self._have)
-        self._body[self._have : self._have + size] = view[:size]
-        self._have += size
+        if size:
+            self._body[self._have : self._have + size] = view[:size]
+            self._have += size
+        else:
+            size = min(len(view), self._left)
+            self._left -= size
         self._close()
         return size
+
+    def oversize(self) -> LinkError:
+        """What is wrong with a packet of more than `limit` bytes."""
+        text = "a packet of %d bytes, the limit is %d" % (self.size, self._limit)
+        return LinkError("oversize", text)
 
     def _open(self) -> None:
         size = 0
         for index in range(1, self._have):
             size |= (self._head[index] & 0x7F) << 7 * (index - 1)
         kind = self._head[0] & 0xF0
+        self.size = size
         if size > self._limit:
-            raise LinkError(
-                "oversize", "a packet of %d bytes, the limit is %d" % (size, self._limit)
-            )
+            if kind != PUBLISH or size > _PASSED_LIMIT:
+                raise self.oversize()
+            self._left = max(0, size - _BEGINNING)
+            size -= self._left
         if kind == PUBLISH:
             legal = self._head[0] & 6 in (0, 2)
         else:
@@ -156,7 +176,7 @@ class Framer:
         self._close()
 
     def _close(self) -> None:
-        if self._have == len(self._body):
+        if self._have == len(self._body) and not self._left:
             self.packet = self._body
 
 

@@ -118,11 +118,12 @@ class Runtime:
             self.step()
             if self.upkeep.turn(compat.microseconds(began)) or self.outbox.spill_step():
                 continue
-            wait = min(self._link.wait_ms(self.ticks_ms), self.ledger.wait_ms(self.ticks_ms))
-            wait = min(wait, self._sensor_wait())
             item = self.outbox.next()
-            if item is not None and self._link.can_take(item.qos):
-                wait = 0
+            wait = 0
+            if item is None or not self._link.can_take(item.qos):
+                wait = self._link.wait_ms(self.ticks_ms)
+            if wait:
+                wait = min(wait, self.ledger.wait_ms(self.ticks_ms), self._sensor_wait())
             self.board.wait(wait, self._link.sock, wants_write=self._link.wants_write)
 
     def step(self) -> None:
@@ -289,6 +290,10 @@ class Runtime:
         """A message for this board, and the work on it."""
         return self._inbound.take(topic, payload, self.ticks_ms, retained=retained)
 
+    def link_oversize(self, topic: bytes, text: str) -> None:
+        """A message for this board that is larger than any it takes."""
+        self._inbound.passed_over(topic, text)
+
     def link_acked(self, ticket: "Item") -> None:
         """The broker has the message."""
         self.outbox.acked(ticket)
@@ -355,6 +360,8 @@ class Runtime:
         if unix_ms is not None:
             for reflex_id in self.engine.expire(unix_ms):
                 self.report_reflex(reflex_id)
+        # Collecting here, with nothing to do, keeps it out of the way of a reflex.
+        gc.collect()
         for payload in self.rejects.tick(self.clock.now(self.ticks_ms)[0], self.ticks_ms):
             self.outgoing.reject(payload, self.ticks_ms)
         self.upkeep.each_second()
@@ -365,8 +372,6 @@ class Runtime:
             text = "will never come: sequence numbers " + str(gone)
             self.refuse(WireError("queue_full", "queue", text))
         self._flush()
-        # Collecting here, with nothing to do, keeps it out of the way of a reflex.
-        gc.collect()
 
     def _flush(self) -> None:
         """Bring to the flash what has waited for long; so much of an outage a power cut costs."""

@@ -196,8 +196,7 @@ def _cause() -> str:
 
 
 def _largest_block() -> int:
-    """The largest block that can be had, to a sixteenth; asks with the collector held still."""
-    gc.collect()
+    """The largest block that can be had now, to a sixteenth; asks with the collector held still."""
     gc.disable()
     low, high = 0, gc.mem_free()
     while high - low > max(_SMALLEST_PROBE, high >> 4):

@@ -39,9 +39,10 @@ def main() -> None:
         if status != "applied":
             raise ValueError(f"rule {number}: {problem}")
     board.upkeep.start()
-    used = []
-    for part in [_WARM_UP] + [cycles // _PARTS] * _PARTS:
-        for _ in range(part):
+    # Of its full length from the start: a list that grows is on the heap that is measured.
+    used = [0] * (1 + _PARTS)
+    for count in range(1 + _PARTS):
+        for _ in range(cycles // _PARTS if count else _WARM_UP):
             turn += 1
             if not turn % _MOVE_EVERY:
                 move = turn // _MOVE_EVERY
@@ -52,7 +53,7 @@ def main() -> None:
             pass
         board.outbox.allow(_WAITING)
         gc.collect()
-        used.append(gc.mem_alloc())
+        used[count] = gc.mem_alloc()
     print(json.dumps(used[1:]))
 
 

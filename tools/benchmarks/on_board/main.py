@@ -11,10 +11,11 @@ from spinal.runtime import Runtime  # noqa: E402 - as above
 
 
 class Measured(Runtime):
-    """The board's program; its own second ends with a collection, so what is free then is free."""
+    """The board's program, which says what is free each second."""
 
     def _each_second(self) -> None:
         super()._each_second()
+        gc.collect()
         free = gc.mem_free()
         used = gc.mem_alloc()
         self.log(f"heap {free} {free + used}")
