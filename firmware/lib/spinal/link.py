@@ -78,8 +78,9 @@ class Link:
     when not None, is the work on the message in pieces: an iterator that does one in each `poll`.
     PUBACK and the next packet follow its end; a link that is lost before takes the rest with it.
 
-    `dial(host, port)` returns a transport: `ready()`, `read_into(view)`, `write(view)`, `close()`
-    and `sock`; reads and writes give None where they would wait. `network_up()` says whether
+    `dial(host, port)` returns a transport: `ready()`, `read_into(view)`, `write(view)`, `close()`,
+    `sock` and `held`; reads and writes give None where they would wait, for another turn of the
+    loop when `held` says so, else for the network. `network_up()` says whether
     there is a network at all, `random_below(n)` feeds the jitter. Times are ticks (see
     `spinal.ticks`).
     """
@@ -403,6 +404,7 @@ class Link:
         self._offered = self._offered or len(unsent)
         taken = self._transport.write(memoryview(unsent)[: self._offered])
         if taken is None:
+            self.busy = self.busy or self._transport.held
             return
         self.counters["writes"] += 1
         self._offered = 0
