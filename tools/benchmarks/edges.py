@@ -4,10 +4,12 @@ A virtual board's edge passes the benchmark's own sockets, two processes and the
 scheduler. So every fourth one is followed by one of a second virtual board that does nothing but
 let its outputs follow its inputs (`on_board/echo.py`): what that takes is the stand's, and where
 both are late at once it was the machine. A board has its processor to itself, so where the kernel
-lets us (root), both run before everything else here, and what the board's process waited for a core
-all the same, as the kernel counts it, is taken off what is held to the goals. Both stand in the
-table: "worst" is what was seen, "own worst" without that waiting (at most: a wait between the
-output and the benchmark's look counts, too).
+lets us (root), both run before everything else here, the benchmark itself comes next (what it
+waited between its look at the clock and the edge would count as the board's), and what the board's
+process waited for a core all the same, as the kernel counts it, is taken off what is held to the
+goals. Both stand in the table: "worst" is what was seen, "own worst" without that waiting (at most:
+a wait between the output and the benchmark's look counts, too). What a hypervisor takes from all of
+them no counter here tells from the board's own work.
 """
 
 from __future__ import annotations
