@@ -122,6 +122,8 @@ async def measure(
                     seen = await edges.move(board, alone, count)
             if not preferred:
                 happened[0] += "; in competition for the processor"
+            if seen[0].untimed:
+                happened[0] += f"; {seen[0].untimed} not timed, the benchmark stood still"
             restarts = board.starts - starts
             if restarts:
                 happened[0] += f"; the board restarted: {last_error(board)}"
