@@ -12,6 +12,7 @@ class Script:
     """A transport whose other side is the test."""
 
     sock = None
+    held = False
 
     def __init__(self) -> None:
         self.incoming = bytearray()

@@ -6,7 +6,7 @@ Runs on CPython and on MicroPython: `run` puts the sockets of `port_sockets` und
 from port_sockets import PORTS, Net, Port
 
 from spinal import compat
-from spinal.link import DOWN, UP, Link, Settings
+from spinal.link import DOWN, SUBSCRIBING, UP, Link, Settings
 from spinal.ticks import elapsed, later
 
 MESSAGE = bytes(range(256)) * 8
@@ -153,6 +153,11 @@ def name_is_seldom_looked_up(board: Board) -> object:
     return asked, len(board.downs) <= 90
 
 
+def handshake_in_slices(board: Board) -> object:
+    board.until(lambda: board.link.state == SUBSCRIBING)
+    return board.net.steps, board.net.most_steps
+
+
 def no_room_for_tls(board: Board) -> object:
     board.net.room = False
     board.run(3_000)
@@ -173,6 +178,7 @@ SCENARIOS = (
     never_connects,
     name_is_not_found,
     name_is_seldom_looked_up,
+    handshake_in_slices,
     no_room_for_tls,
 )
 

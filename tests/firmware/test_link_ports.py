@@ -89,6 +89,14 @@ def test_tls_that_finds_no_memory_is_tried_again_and_never_ends_the_board(
     assert told == f"(True, True, ['{NO_ROOM[port]}']) open 0"
 
 
+@pytest.mark.parametrize("port", PORTS)
+def test_tls_handshake_takes_in_and_sends_one_record_in_a_turn(
+    outcomes: dict[str, str], port: str
+) -> None:
+    assert outcomes[f"{port} tls handshake_in_slices"] == "(11, 1) open 0"
+    assert outcomes[f"{port} plain handshake_in_slices"] == "(0, 0) open 0"
+
+
 def test_no_module_reads_the_wall_clock_of_its_port() -> None:
     asked = [
         f"{module.name}:{node.lineno}"

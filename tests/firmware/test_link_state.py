@@ -243,6 +243,20 @@ def test_broker_that_keeps_silent_in_the_handshake_is_waited_for() -> None:
     assert bench.link.wait_ms(0) == 5000
 
 
+def test_handshake_that_only_waits_for_its_turn_goes_on_at_once() -> None:
+    bench = Bench()
+    bench.reachable = False
+    bench.link.poll(0)
+    bench.script.connected = bench.script.held = True
+    bench.script.takes = False
+    bench.link.poll(0)
+    assert bench.link.busy
+    assert bench.link.wait_ms(0) == 0
+    bench.script.held = False
+    bench.link.poll(1)
+    assert not bench.link.busy
+
+
 def test_bytes_that_the_network_does_not_take_are_waited_for() -> None:
     bench = Bench()
     bench.up()

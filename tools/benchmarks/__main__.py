@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Measure = Callable[[bool, Callable[[str], None]], Awaitable[list[Row]]]
 
 NAMES: Final = ("guard", "hub", "firmware", "simulation")
+CONDITIONS: Final = ("idle", "black hole", "flood", "reconnects", "hostile")
 _WITH_FULL: Final = ("firmware",)
 
 
@@ -34,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.full and (given.quick or given.name not in _WITH_FULL):
         parser.error("--full is for firmware, and without --quick")
+    if given.only and (given.quick or given.name not in _WITH_FULL):
+        parser.error("--only is for firmware, and without --quick")
     try:
-        asyncio.run(_run(given.name, quick=given.quick, full=given.full, json_file=given.json))
+        asyncio.run(_run(given))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     except NervusError as error:
@@ -44,18 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _run(name: str, *, quick: bool, full: bool, json_file: Path | None) -> None:
+async def _run(given: argparse.Namespace) -> None:
     task = asyncio.current_task()
     if task is not None:
         # As Ctrl-C does: what was started is ended on the way out.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     machine = Machine.read()
-    module = import_module(f"benchmarks.{name}")
-    measure: Measure = module.measure
-    rows = await module.measure_full(_tell) if full else await measure(quick, _tell)
-    show(name, machine, rows, quick=quick)
-    if json_file is not None:
-        write_json(json_file, name, machine, rows, quick=quick)
+    module = import_module(f"benchmarks.{given.name}")
+    if given.only:
+        rows = await module.measure_reflexes(given.only, given.full, _tell)
+    elif given.full:
+        rows = await module.measure_full(_tell)
+    else:
+        measure: Measure = module.measure
+        rows = await measure(given.quick, _tell)
+    show(given.name, machine, rows, quick=given.quick)
+    if given.json is not None:
+        write_json(given.json, given.name, machine, rows, quick=given.quick)
 
 
 def _tell(text: str) -> None:
@@ -70,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--full", action="store_true", help="the counts that the goals are about (firmware: 15 min)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=CONDITIONS,
+        metavar="CONDITION",
+        help=f"firmware: the reflexes alone, under these of {', '.join(CONDITIONS)}",
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the table to this file")
     return parser

@@ -20,7 +20,8 @@ from benchmarks.timing import DidNotHappenError
 from nervus.simulator import Toolchain, VirtualBoard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+    from contextlib import AbstractAsyncContextManager
 
     from benchmarks.house import House
     from nervus.simulator import Form
@@ -65,16 +66,30 @@ async def measure_full(tell: Callable[[str], None]) -> list[Row]:
     return await _measure(_FULL, tell)
 
 
-async def _measure(counts: _Counts, tell: Callable[[str], None]) -> list[Row]:
-    tell("rules and messages on MicroPython")
-    rows = await _pure(counts.repeats)
+async def measure_reflexes(
+    only: Collection[str],
+    full: bool,  # noqa: FBT001 - as above
+    tell: Callable[[str], None],
+) -> list[Row]:
+    """The reflexes alone, under some of the conditions in `reflexes.FAULTS`."""
+    async with _house() as hub:
+        return await reflexes.measure(hub, (_FULL if full else _USUAL).edges, tell, only)
+
+
+def _house() -> AbstractAsyncContextManager[House]:
     boards = {reflexes.DEVICE: f"room/{reflexes.ROOM}"}
-    async with house(
+    return house(
         boards=boards,
         parts={IDENTITY: "reliable"},
         services=False,
         max_packet=reflexes.MAX_PACKET,
-    ) as hub:
+    )
+
+
+async def _measure(counts: _Counts, tell: Callable[[str], None]) -> list[Row]:
+    tell("rules and messages on MicroPython")
+    rows = await _pure(counts.repeats)
+    async with _house() as hub:
         tell("QoS 1 publishes over TLS")
         rows.append(await _publishes(hub, counts.publishes))
         for form, heap, doors, lamps, goal in _HEAPS:

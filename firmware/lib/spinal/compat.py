@@ -102,6 +102,9 @@ class Dialler:
 class Transport:
     """A TCP connection that never waits, in TLS when its dialler has a context for that."""
 
+    held = False
+    """Whether the TLS handshake stopped short of sending a record, to go on at the next call."""
+
     def __init__(self, address: "Any", dialler: Dialler) -> None:
         self.sock = socket.socket()
         self.sock.setblocking(False)  # noqa: FBT003 - its only argument
@@ -130,12 +133,14 @@ class Transport:
     def read_into(self, view: memoryview) -> int | None:
         """Bytes read, 0 at the end of the stream, None when there are none yet."""
         if self._records is not None:
-            self._records.turn = True
+            self._records.begin()
         return _unless_waiting(self._stream.readinto, view)
 
     def write(self, view: memoryview) -> int | None:
         """Bytes taken, None when none can be taken yet (during the TLS handshake, too)."""
         taken = _unless_waiting(self._stream.write, view)
+        if self._records is not None:
+            self.held = not taken and self._records.held
         if taken and self._dialler is not None:
             self._dialler.tries = 0
             self._dialler = None
@@ -163,35 +168,51 @@ class Transport:
 
 
 class _OneRecord(io.IOBase):
-    """A socket that hands TLS one record at a time until `open` is set.
+    """A socket that passes one TLS record each way in a turn, until `open` is set.
 
-    mbedTLS goes on with a handshake as long as there is something to read: three to five
-    computations of P-256 in one call, 14 ms on a PC and hundreds on a board. A record holds one
-    step of the handshake, so stopping after each gives the loop its turn in between.
+    mbedTLS goes on with a handshake as long as there is something to read and its records are
+    taken: two to five computations of P-256 in one call, 14 ms on a PC, hundreds on a board. Each
+    step of the handshake begins with a record that came, or when the one before has gone; so a
+    turn ends where a second one would, and reads nothing more once a record is sent.
     """
 
     def __init__(self, sock: "Any") -> None:
         self.open = False
-        self.turn = False
+        self.held = False
+        self._may_read = False
+        self._may_write = False
         self._sock = sock
+
+    def begin(self) -> None:
+        """Let the next record pass, each way."""
+        self._may_read = self._may_write = True
+        self.held = False
 
     def readinto(self, buffer: bytearray) -> int | None:
         """As the socket's; an error as a negative number, which mbedTLS passes on."""
-        if not self.open and len(buffer) == _RECORD_HEAD:
-            if not self.turn:
-                return None
-            self.turn = False
+        head = not self.open and len(buffer) == _RECORD_HEAD
+        if head and not self._may_read:
+            return None
         try:
-            return self._sock.readinto(buffer)
+            size: int | None = self._sock.readinto(buffer)
         except OSError as error:
             return -abs(error.args[0])
+        if head and size:
+            self._may_read = False
+        return size
 
     def write(self, data: bytes) -> int | None:
         """As the socket's; errors as above."""
+        if not (self.open or self._may_write):
+            self.held = True
+            return None
         try:
-            return self._sock.write(data)
+            size: int | None = self._sock.write(data)
         except OSError as error:
             return -abs(error.args[0])
+        if size:
+            self._may_read = self._may_write = False
+        return size
 
     def ioctl(self, _request: int, _argument: int) -> int:
         """Nothing to do: the socket itself is polled and closed."""

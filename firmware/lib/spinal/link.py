@@ -79,8 +79,9 @@ class Link:
     PUBACK and the next packet follow its end; a link that is lost before takes the rest with it.
     `link_oversize(topic, text)`: a message of more than `max_packet` bytes has been passed over.
 
-    `dial(host, port)` returns a transport: `ready()`, `read_into(view)`, `write(view)`, `close()`
-    and `sock`; reads and writes give None where they would wait. `network_up()` says whether
+    `dial(host, port)` returns a transport: `ready()`, `read_into(view)`, `write(view)`, `close()`,
+    `sock` and `held`; reads and writes give None where they would wait, for another turn of the
+    loop when `held` says so, else for the network. `network_up()` says whether
     there is a network at all, `random_below(n)` feeds the jitter. Times are ticks (see
     `spinal.ticks`).
     """
@@ -421,6 +422,7 @@ class Link:
         self._offered = self._offered or len(unsent)
         taken = self._transport.write(memoryview(unsent)[: self._offered])
         if taken is None:
+            self.busy = self.busy or self._transport.held
             return
         self.counters["writes"] += 1
         self._offered = 0
