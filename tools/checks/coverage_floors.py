@@ -30,11 +30,13 @@ FILE_FLOORS = (
             "encodings",
             "gateways",
             "mint",
+            "narrow",
             "octets",
             "protobuf",
             "rejects",
             "topic",
             "topic_parser",
+            "usual",
         )
     ),
     ("hub/nervus/brainstem/*.py", 100.0),

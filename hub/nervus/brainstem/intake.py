@@ -101,8 +101,8 @@ class Intake:
             reason = f"no channel for sensor type {payload['sensor_type']!r} in the registry"
             return refuse(event, "unknown_channel", "apply", reason)
         source = self._sources.get(event.address.levels["device_id"])
-        historical = bool(meta["historical"])
-        urgent = meta["priority"] in _URGENT
+        historical = bool(meta.get("historical"))
+        urgent = meta.get("priority") in _URGENT
         event_ms = _long_ago(meta, now_ms) if historical else self._place(source, meta, now_ms)
         if event_ms is None:
             counters.late += 1
@@ -156,7 +156,7 @@ class Intake:
         if not window.has_room(values, self._signal_limit):
             self.counters.crowded += 1
             return refuse(event, "queue_full", "queue", "too many signals are being summarised")
-        quality = event.message.__dict__["payload"].__dict__["quality"]
+        quality = event.message.__dict__["payload"].__dict__.get("quality")
         if not window.take(values, quality, event_ms):
             self.counters.bad_quality += 1
         elif urgent:
@@ -167,7 +167,7 @@ class Intake:
         self, scope: Scope, source: Source, payload: Mapping[str, Any], *, historical: bool
     ) -> Sequence[tuple[Signal, Scalar]] | None:
         """The values of a sample: one, or each of a typed object; None if one is nameless."""
-        name, value, unit = payload["sensor_type"], payload["value"], payload["unit"] or ""
+        name, value, unit = payload["sensor_type"], payload["value"], payload.get("unit") or ""
         if type(value) is not dict:
             return ((self._sources.signal(source, (name, unit, scope.key, historical)), value),)
         names = [f"{name}:{member}" for member in value]
@@ -200,7 +200,7 @@ class Intake:
 
     def _place(self, source: Source, meta: Mapping[str, Any], now_ms: int) -> int | None:
         event_ms = source.clock.place(meta, now_ms, self._oldest_ms)
-        if event_ms is None and meta["priority"] in _URGENT:
+        if event_ms is None and meta.get("priority") in _URGENT:
             # It waited for us at the broker, and lives: an alarm of before a restart is one still.
             return meta["t_ms"]  # type: ignore[no-any-return]
         return event_ms

@@ -171,7 +171,7 @@ def lifetime(meta: Mapping[str, Any], now_ms: int) -> tuple[int, int | None]:
     """When a message was made, and what is left of its life at `now_ms`.
 
     Args:
-        meta: Every field of its metadata, None where it is absent.
+        meta: Its metadata; an absent field is None or left out.
         now_ms: Unix milliseconds.
 
     Returns:
@@ -181,14 +181,14 @@ def lifetime(meta: Mapping[str, Any], now_ms: int) -> tuple[int, int | None]:
     Raises:
         ValueError: A date that does not exist.
     """
-    if (produced_at := meta["produced_at"]) is not None:
+    if (produced_at := meta.get("produced_at")) is not None:
         produced_ms = unix_ms(produced_at)
-    elif (t_ms := meta["t_ms"]) is not None and meta["clk"] != "none":
+    elif (t_ms := meta.get("t_ms")) is not None and meta.get("clk") != "none":
         produced_ms = t_ms
     else:
         produced_ms = now_ms
-    if (expires_at := meta["expires_at"]) is not None:
+    if (expires_at := meta.get("expires_at")) is not None:
         return produced_ms, unix_ms(expires_at) - now_ms
-    if (ttl_ms := meta["ttl_ms"]) is None:
+    if (ttl_ms := meta.get("ttl_ms")) is None:
         return produced_ms, None
     return produced_ms, produced_ms + ttl_ms - now_ms

@@ -1,6 +1,7 @@
 """The base of every contract model: strict, frozen, nothing beyond the contract."""
 
-from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,7 +14,8 @@ class Model(BaseModel):
     """A frozen part of a contract; refuses unknown fields, coercion, NaN and infinities.
 
     Optional fields are absent on the wire, never null: None stands for absent, and the guard
-    refuses null.
+    refuses null. An instance's own dictionary may have such a field as None or not at all, which
+    is what the guard saves most by; as an attribute it is None, and one is equal to the other.
     """
 
     model_config = ConfigDict(
@@ -37,6 +39,24 @@ class Model(BaseModel):
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         fields = cls.model_fields.items()
         cls.nesting = frozenset(name for name, each in fields if holds_keys(each.annotation))
+        for name, each in fields:
+            if each.default is None:
+                setattr(cls, name, None)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in kind and in every field that is not absent."""
+        if type(self) is not type(other):
+            return NotImplemented
+        mine, theirs = self.__dict__, other.__dict__
+        return mine == theirs or _present(mine) == _present(theirs)
+
+    def __hash__(self) -> int:
+        """As `__eq__`; raises TypeError where a field holds a list or a dictionary."""
+        return hash(frozenset(_present(self.__dict__).items()))
+
+
+def _present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def holds_keys(annotation: Any) -> bool:
@@ -79,9 +99,10 @@ class Contract(Model):
     forbidden_meta: ClassVar[tuple[str, ...]] = ()
     expiring: ClassVar[bool] = False
 
-    meta: Any
-    payload: Any
-    errors: Any = None
+    if TYPE_CHECKING:  # Each contract has its own; pydantic takes no field of a base's twice.
+        meta: Any
+        payload: Any
+        errors: Any = None
 
     @model_validator(mode="after")
     def _meta_fits(self) -> Self:

@@ -37,15 +37,23 @@ def reader(contract: type[Contract]) -> Reader:
     """The reader of a contract, made once."""
     schema = _without_after(contract.__pydantic_core_schema__)
     return Reader(
-        _validator(_bare(schema, plain=False)).validate_python,
-        _validator(_bare(schema, plain=True)).validate_json,
+        validator(_bare(schema, plain=False)).validate_python,
+        validator(plain_schema(contract)).validate_json,
         _inner_keys(contract.__annotations__["payload"]),
     )
 
 
-def _validator(schema: Any) -> SchemaValidator:
-    # Else the parts of a message would be read by their own validators, which take null.
-    return SchemaValidator(schema, _use_prebuilt=False)
+@cache
+def plain_schema(contract: type[Contract]) -> Any:
+    """The schema of a reader's `plainly`."""
+    return _bare(_without_after(contract.__pydantic_core_schema__), plain=True)
+
+
+def validator(schema: Any) -> SchemaValidator:
+    """What validates by a schema alone."""
+    # Without prebuilt: else the parts of a message would be read by their own validators, which
+    # take null. And half of its texts come once: to look for them takes longer than to make them.
+    return SchemaValidator(schema, {"cache_strings": "keys"}, _use_prebuilt=False)
 
 
 def _without_after(schema: Any) -> Any:
@@ -80,36 +88,37 @@ _NO_CONTROLS: Final = r"^[^\u0000-\u001f\u007f]*$"
 
 
 def _inner_keys(payload: type[Model]) -> Callable[[Mapping[str, Any]], int]:
-    nests = [(name, _counter(payload.model_fields[name].annotation)) for name in payload.nesting]
+    nests = [(name, counter(payload.model_fields[name].annotation)) for name in payload.nesting]
 
     def count(fields: Mapping[str, Any]) -> int:
         keys, content = 0, fields["payload"].__dict__
         for name, keys_of in nests:
-            if (value := content[name]) is not None:
+            if (value := content.get(name)) is not None:
                 keys += keys_of(value)
         head = fields["meta"]
-        if not _NESTING_META.isdisjoint(head.__pydantic_fields_set__):
+        if not NESTING_META.isdisjoint(head.__pydantic_fields_set__):
             keys += _keys(head) - len(head.__pydantic_fields_set__)
-        errors = fields["errors"]
+        errors = fields.get("errors")
         return keys if errors is None else keys + _nested(errors)
 
     return count
 
 
-def _counter(annotation: Any) -> Count:
+def counter(annotation: Any) -> Count:
     """What counts the keys of a value of this type; the plainer the type, the fewer looks."""
     origin = get_origin(annotation)
     kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
-    if origin is Annotated or (origin in _UNIONS and len(kinds) == 1):
-        return _counter(kinds[0])
+    if origin is Annotated or (origin in UNIONS and len(kinds) == 1):
+        return counter(kinds[0])
     if origin is dict and not holds_keys(kinds[1]):
         return len
-    if origin is list and _is_model(kinds[0]):
+    if origin is list and is_model(kinds[0]):
         return _each(kinds[0])
-    return _keys if _is_model(annotation) else _nested
+    return _keys if is_model(annotation) else _nested
 
 
-def _is_model(annotation: Any) -> bool:
+def is_model(annotation: Any) -> bool:
+    """Whether this is a model."""
     return isinstance(annotation, type) and issubclass(annotation, Model)
 
 
@@ -133,7 +142,7 @@ def _keys(model: Model) -> int:
     if not nesting.isdisjoint(given):
         fields = model.__dict__
         for name in nesting:
-            if type(value := fields[name]) not in _LEAVES:
+            if type(value := fields.get(name)) not in _LEAVES:
                 count += _nested(value)
     return count
 
@@ -149,5 +158,5 @@ def _nested(value: Any) -> int:
 
 
 _LEAVES = frozenset((NoneType, bool, int, float, str))
-_UNIONS = (Union, UnionType)
-_NESTING_META = CompactMeta.nesting | FullMeta.nesting
+UNIONS = (Union, UnionType)
+NESTING_META = CompactMeta.nesting | FullMeta.nesting

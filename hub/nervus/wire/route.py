@@ -1,18 +1,19 @@
 """What a topic alone settles about every message on it, worked out once for each topic."""
 
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from operator import itemgetter
 from typing import Any
 
 from nervus.wire.contracts import CONTRACTS, CompactMeta, FullMeta, ReasonCode, RejectStage
 from nervus.wire.model import Contract
+from nervus.wire.narrow import Narrow
 from nervus.wire.reader import Reader, reader
 from nervus.wire.registries import channels, names
 from nervus.wire.topic import Address
 from nervus.wire.topic_parser import is_legacy, parse
+from nervus.wire.usual import Habit
 from nervus.wire.verdict import Broker
 
 HARD_LIMIT = 8192
@@ -31,17 +32,12 @@ class Route:
 
     Attributes:
         in_meta: Fields that meta may state, and what the topic says they are; an action comes last.
-        agreed: What JSON states of content_type and of these when it states them all.
         max_bytes: What the topic takes.
         refusal: Reason code, stage and text, when nothing on this topic passes.
         name: Of the contract.
-        asks: Whether the contract asks more of its metadata than the profile and an expiry,
-            namely that they have `required` and none of `forbidden`.
         topic: Name of the row of topics.json.
         contract: The model, and what reads it.
         profile: The meta fields that its broker's profile needs, where the contract leaves it open.
-        stated: From metadata, what they state of content_type and of the fields of `in_meta`.
-        silent: That when they state none of it.
         in_payload: Fields that the payload states, and what the topic says they are.
         needs_looking: Whether `profile` or `registered` names a field.
         registered: Fields of the payload whose value must be in a registry: which, what it lists.
@@ -51,23 +47,20 @@ class Route:
         presumed: The scope it is held to where nobody tells what was granted.
         shared: Whether actions share it: `address` is that of one of them, and what else names an
             action is left out.
+        stated: From metadata, what they state of the fields of `in_meta`; `agreed` if they agree.
+        usual: What reads its messages once they have looked alike for a while.
+        states: Whether these state all fields of `in_meta`, or else none.
     """
 
     address: Address
     in_meta: Stated
-    agreed: tuple[str, ...]
     max_bytes: int
     refusal: Turned | None
     topic: str
     name: str
-    asks: bool
-    required: frozenset[str]
-    forbidden: frozenset[str]
     contract: type[Contract]
     reader: Reader
     profile: tuple[str, ...]
-    stated: Callable[[Mapping[str, Any]], tuple[Any, ...]]
-    silent: tuple[None, ...]
     in_payload: Stated
     registered: tuple[tuple[str, str, frozenset[str]], ...]
     needs_looking: bool
@@ -75,11 +68,27 @@ class Route:
     device_id: str | None
     scope: str
     presumed: str
+    stated: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    agreed: tuple[str, ...]
     shared: bool = False
+    usual: Narrow | None = None
+    states: bool = False
+    habit: Habit = field(default_factory=Habit)
 
-    def is_given_what_it_asks(self, given: AbstractSet[str]) -> bool:
-        """Whether metadata that have these fields have what the contract asks, and no more."""
-        return self.required <= given and self.forbidden.isdisjoint(given)
+    def note(self, message: Contract) -> None:
+        """Get used to messages like one that was read wholly and found right.
+
+        What fields it has says whether it has those that contract and broker ask for. Where that is
+        not all, each message is read wholly.
+        """
+        if self.needs_looking:
+            return
+        self.usual = self.habit.after(message, self.usual)
+        if self.usual is not None:
+            given = [name in self.usual.meta for name, _ in self.in_meta]
+            self.states = all(given)
+            if any(given) and not self.states:
+                self.usual = None
 
     def of_action(self, topic: str) -> Address:
         """The address of one of the actions that share this route."""
@@ -114,9 +123,11 @@ def _of_actions(broker: Broker, stem: str, retain: bool) -> Route | None:  # noq
 # The boards of a room share theirs, so that ten thousand have room.
 @lru_cache(maxsize=1_024)
 def _agreement(in_meta: Stated) -> dict[str, Any]:
-    stated, silent = _statement(tuple(name for name, _ in in_meta))
-    agreed = ("application/json", *(text for _, text in in_meta))
-    return {"in_meta": in_meta, "stated": stated, "silent": silent, "agreed": agreed}
+    names, texts = zip(*in_meta, strict=True)
+    return {"in_meta": in_meta, "stated": _getter(names), "agreed": texts}
+
+
+_getter = cache(lambda names: itemgetter(*names))
 
 
 def _worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
@@ -130,16 +141,12 @@ def _worked_out(broker: Broker, topic: str, *, retain: bool) -> Route | None:
     source, device_id = _identity(address)
     profile = _PROFILES[broker] if spec.contract in _EITHER_PROFILE else ()
     scope = _same(f"{levels.get('scope_level')}/{levels.get('scope')}")
-    required, forbidden = _demands(contract)
     return Route(
         address=address,
         max_bytes=min(spec.max_bytes, HARD_LIMIT),
         refusal=_refusal(address, broker, retain=retain),
         topic=spec.name,
         name=spec.contract,
-        asks=bool(contract.required_meta or contract.forbidden_meta),
-        required=required,
-        forbidden=forbidden,
         contract=contract,
         reader=reader(contract),
         profile=profile,
@@ -192,17 +199,6 @@ def _identity(address: Address) -> tuple[str | None, str | None]:
     if "board" in spec.publish and spec.name != "reject":
         return f"device:{levels['device_id']}", levels["device_id"]
     return levels.get("identity"), None
-
-
-# Many topics share these: a board's are few kinds, and boards are many.
-@cache
-def _demands(contract: type[Contract]) -> tuple[frozenset[str], frozenset[str]]:
-    return frozenset(contract.required_meta), frozenset(contract.forbidden_meta)
-
-
-@cache
-def _statement(names: tuple[str, ...]) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[None, ...]]:
-    return itemgetter("content_type", *names), (None,) * (1 + len(names))
 
 
 def _in_meta(address: Address) -> Stated:

@@ -52,7 +52,8 @@ class TopicSpec:
         return "/".join(parts)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: each action has its own, and a frozen one takes thrice as long to make.
+@dataclass(slots=True)
 class Address:
     """A concrete topic: its row, its text, and its variable levels decoded."""
 
