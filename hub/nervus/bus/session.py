@@ -5,6 +5,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Literal, NamedTuple, Never
@@ -139,6 +140,7 @@ class Session:
         self._unconfirmed: dict[int, Outgoing] = {}
         self._refused: list[Outgoing] = []
         self._up = asyncio.Event()
+        self._sending: Client | None = None
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         # Jitter only has to differ between parts: no secret, and no need to repeat it.
@@ -185,6 +187,12 @@ class Session:
         It goes out in the order of the posts, once the session is connected and while it lives. A
         full queue sheds the oldest message of the lowest priority.
         """
+        client = self._sending
+        if client is not None and not self._outbox and self._has_room(client):
+            # Nearly always; to wake the sender for it would be two turns of the loop.
+            with suppress(aiomqtt.MqttError):  # It waits in the outbox then, for the next link.
+                self._send(client, message)
+            return
         self._settle_shed(self._outbox.push(message))
         self._waiting.set()
 
@@ -278,6 +286,7 @@ class Session:
                 self.counters.connects += 1
                 await self._until_gone(client)
         finally:
+            self._sending = None
             self._up.clear()
             client.release()
             self._take_back()
@@ -362,23 +371,32 @@ class Session:
                 delivery.acknowledge()
 
     async def _send_all(self, client: Client) -> Never:
-        in_flight = min(self._limits.in_flight, client.broker_receive_maximum)
+        """Send what could not be sent when it was posted."""
+        self._sending = client
         while True:
             while not self._outbox and not self._refused:
                 self._waiting.clear()
                 await self._waiting.wait()
-            while len(self._unconfirmed) >= in_flight or (self._refused and self._unconfirmed):
-                self._confirmed.clear()
-                await self._confirmed.wait()
-            if self._refused:
+            if self._refused and not self._unconfirmed:
                 self._put_refused_back()
                 await asyncio.sleep(self._quota.next_ms() / 1000)
-                continue
-            if client.unsent >= self._limits.unsent:
-                await client.drained()
-            # What waits may be shed meanwhile.
-            if self._outbox:
+            elif self._has_room(client):
                 self._send(client, self._outbox.pop())
+            elif client.unsent >= self._limits.unsent:
+                await client.drained()
+            else:
+                self._confirmed.clear()
+                await self._confirmed.wait()
+
+    def _has_room(self, client: Client) -> bool:
+        """Whether a message may be sent now."""
+        limits = self._limits
+        in_flight = min(limits.in_flight, client.broker_receive_maximum)
+        return (
+            len(self._unconfirmed) < in_flight
+            and not self._refused
+            and client.unsent < limits.unsent
+        )
 
     def _send(self, client: Client, message: Outgoing) -> None:
         expiry_s = None
