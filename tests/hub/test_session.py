@@ -29,6 +29,7 @@ from nervus.bus import (
 from nervus.bus import client as client_module
 from nervus.bus import session as session_module
 from nervus.bus.client import Client, FastClient, client_class
+from nervus.bus.session import Delivery
 from nervus.runtime.identity import Identity
 from nervus.runtime.settings import free_port
 from nervus.wire import Packet, topics
@@ -107,6 +108,35 @@ async def test_what_is_posted_on_a_free_link_is_sent_at_once(broker: PlainBroker
         assert writer.backlog == 5
         await within(lambda: reader.texts == ["before", *"012345"])
     assert writer.counters.published == published + 6
+
+
+async def test_what_comes_of_a_read_is_written_before_it_is_over(
+    broker: PlainBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients, unwritten, readable = set[FastClient](), list[int](), FastClient._readable
+
+    def watched(client: FastClient) -> None:
+        readable(client)
+        if client.identifier in ("relay", "writer"):
+            clients.add(client)
+        unwritten.extend(each.unsent for each in clients)
+
+    monkeypatch.setattr(FastClient, "_readable", watched)
+    reader, writer, board = Reader(), writing(broker), Session("board", "core", broker.address)
+    relay = Session("relay", "core", broker.address, filters=[Filter("t/in", 1)])
+
+    def pass_on(delivery: Delivery) -> None:
+        writer.post(Outgoing("t/out", delivery.packet.payload, qos=1))
+        delivery.acknowledge()
+
+    relay.attach(pass_on)
+    out = Session("reader", "core", broker.address, filters=[Filter("t/out", 1)], on_packet=reader)
+    async with running(out, relay, writer, board):
+        for n in range(20):
+            await board.publish("t/in", b"%d" % n, qos=1)
+        await within(lambda: len(reader.packets) == 20 and not writer.backlog)
+    assert reader.texts == [str(n) for n in range(20)]
+    assert not any(unwritten)
 
 
 async def test_who_rests_reads_seldom_and_misses_nothing(

@@ -5,8 +5,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final, Literal, NamedTuple, Never
 
@@ -132,6 +132,7 @@ class Session:
         self._wants = wants
         self._clock = clock
         self._sink: Sink = self._queue
+        self._on_read: Callable[[], None] = lambda: None
         self._incoming: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._outbox = Outbox(self._limits.outgoing)
@@ -172,9 +173,14 @@ class Session:
         """Wait until the session is connected and subscribed."""
         await self._up.wait()
 
-    def attach(self, sink: Sink, on_connect: OnConnect | None = None) -> None:
-        """Give every delivery to `sink`, which bounds, handles and acknowledges them itself."""
-        self._sink = sink
+    def attach(
+        self,
+        sink: Sink,
+        on_connect: OnConnect | None = None,
+        on_read: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Give `sink` every delivery, to bound and acknowledge; `on_read` is told of each read."""
+        self._sink, self._on_read = sink, on_read
         self._on_connect = on_connect or self._on_connect
 
     def tell_trouble(self, on_trouble: OnTrouble | None) -> None:
@@ -190,8 +196,12 @@ class Session:
         client = self._sending
         if client is not None and not self._outbox and self._has_room(client):
             # Nearly always; to wake the sender for it would be two turns of the loop.
-            with suppress(aiomqtt.MqttError):  # It waits in the outbox then, for the next link.
+            try:
                 self._send(client, message)
+            except aiomqtt.MqttError as error:
+                _LOG.debug(
+                    "%s: %s waits for the next link: %s", self.identity, message.topic, error
+                )
             return
         self._settle_shed(self._outbox.push(message))
         self._waiting.set()
@@ -276,10 +286,9 @@ class Session:
             except Exception as error:  # noqa: BLE001  as in _keep_failure, without a call more
                 self._fail(error)
 
-        def confirm(mid: int, code: ReasonCode) -> None:
-            self._keep_failure(self._confirm, mid, code)
-
-        client = _CLIENT(self.address, self.identity, self._limits, deliver, confirm)
+        confirm = partial(self._keep_failure, self._confirm)
+        on_read = partial(self._keep_failure, self._on_read)
+        client = _CLIENT(self.address, self.identity, self._limits, deliver, confirm, on_read)
         try:
             async with client:
                 await self._subscribe(client)
@@ -390,13 +399,9 @@ class Session:
 
     def _has_room(self, client: Client) -> bool:
         """Whether a message may be sent now."""
-        limits = self._limits
-        in_flight = min(limits.in_flight, client.broker_receive_maximum)
-        return (
-            len(self._unconfirmed) < in_flight
-            and not self._refused
-            and client.unsent < limits.unsent
-        )
+        in_flight = min(self._limits.in_flight, client.broker_receive_maximum)
+        free = len(self._unconfirmed) < in_flight and client.unsent < self._limits.unsent
+        return free and not self._refused
 
     def _send(self, client: Client, message: Outgoing) -> None:
         expiry_s = None
