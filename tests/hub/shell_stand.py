@@ -60,6 +60,10 @@ class Wire(Session):
     def deliver(self, number: int, packet: Packet, qos: int) -> None:
         self._sink(Delivery(packet, qos, self, number))  # type: ignore[arg-type]
 
+    def read(self) -> None:
+        """Say that what was delivered is all that came at once."""
+        self._on_read()
+
 
 class Stand:
     """A machine's shell; `log` is what it did, in order.

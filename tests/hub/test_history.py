@@ -1,5 +1,6 @@
 """History: every message once, in order, without gaps, and only as much as is wanted."""
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from nervus.history import (
     Trim,
 )
 from nervus.history.records import SCHEMA, record, trim
-from nervus.wire import Accepted, Connected, Mint, Removed, topics
+from nervus.wire import Accepted, Connected, Mint, Removed, cbor, topics
 from nervus.wire.contracts import RelayBundle
 
 RELAY = Mint("relay", "thalamus", seed=4, boot=1)
@@ -79,6 +80,19 @@ def test_a_message_becomes_one_record() -> None:
     assert (one.source, one.message_id) == ("relay", event.message.meta.message_id)
     assert (one.recorded_ms, one.contract) == (NOW_MS + 5, "RelayBundle")
     assert RelayBundle.model_validate_json(one.message) == event.message
+
+
+def test_a_record_holds_what_came_and_json_of_what_came_otherwise() -> None:
+    core, event = History(HistorySettings()), gated()
+    # Spelt as nobody here spells it, and as guard and query read it all the same.
+    spaced = event._replace(data=event.data.replace(b'":', b'": '))
+    bytes_of = cbor.dumps(event.message.model_dump(mode="json", exclude_none=True))
+    (as_it_came,) = core.step(spaced, NOW_MS)
+    (written_anew,) = core.step(event._replace(data=bytes_of), NOW_MS)
+    assert isinstance(as_it_came, Record)
+    assert isinstance(written_anew, Record)
+    assert as_it_came.message == spaced.data.decode()
+    assert json.loads(written_anew.message) == json.loads(as_it_came.message)
 
 
 def test_a_state_without_a_channel_is_recorded_and_its_removal_counted() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from nervus.bus import (
 from nervus.bus import client as client_module
 from nervus.bus import session as session_module
 from nervus.bus.client import Client, FastClient, client_class
+from nervus.bus.session import Delivery
 from nervus.runtime.identity import Identity
 from nervus.runtime.settings import free_port
 from nervus.wire import Packet, topics
@@ -91,6 +93,78 @@ async def test_what_is_published_arrives_in_order(broker: PlainBroker) -> None:
     assert reader.texts == [*(str(n) for n in range(500)), "last"]
     assert reader.packets[0] == Packet("core", "t/x", b"0", retain=False)
     assert writer.counters.published == 501
+
+
+async def test_what_is_posted_on_a_free_link_is_sent_at_once(broker: PlainBroker) -> None:
+    reader, writer = Reader(), writing(broker, Limits(in_flight=2))
+    async with running(reading(broker, reader), writer):
+        await writer.publish("t/x", b"before", qos=1)
+        published = writer.counters.published
+        writer.post(Outgoing("t/x", b"0"))
+        assert writer.counters.published == published + 1
+        for n in range(1, 6):
+            writer.post(Outgoing("t/x", b"%d" % n, qos=1))
+        # No more than may be in flight; the others wait their turn.
+        assert writer.backlog == 5
+        await within(lambda: reader.texts == ["before", *"012345"])
+    assert writer.counters.published == published + 6
+
+
+async def test_what_comes_of_a_read_is_written_before_it_is_over(
+    broker: PlainBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients, unwritten, readable = set[FastClient](), list[int](), FastClient._readable
+
+    def watched(client: FastClient) -> None:
+        readable(client)
+        if client.identifier in ("relay", "writer"):
+            clients.add(client)
+        unwritten.extend(each.unsent for each in clients)
+
+    monkeypatch.setattr(FastClient, "_readable", watched)
+    reader, writer, board = Reader(), writing(broker), Session("board", "core", broker.address)
+    relay = Session("relay", "core", broker.address, filters=[Filter("t/in", 1)])
+
+    def pass_on(delivery: Delivery) -> None:
+        writer.post(Outgoing("t/out", delivery.packet.payload, qos=1))
+        delivery.acknowledge()
+
+    relay.attach(pass_on)
+    out = Session("reader", "core", broker.address, filters=[Filter("t/out", 1)], on_packet=reader)
+    async with running(out, relay, writer, board):
+        for n in range(20):
+            await board.publish("t/in", b"%d" % n, qos=1)
+        await within(lambda: len(reader.packets) == 20 and not writer.backlog)
+    assert reader.texts == [str(n) for n in range(20)]
+    assert not any(unwritten)
+
+
+async def test_who_rests_reads_seldom_and_misses_nothing(
+    broker: PlainBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, read, rest_ms = 0, FastClient._read, 100
+
+    def counted(client: FastClient, connection: Any) -> bool:
+        nonlocal reads
+        reads += client.identifier == "reader"
+        return read(client, connection)
+
+    monkeypatch.setattr(FastClient, "_read", counted)
+    reader, writer = Reader(), writing(broker)
+    session = reading(broker, reader, Limits(rest_ms=rest_ms, backoff_base_ms=10))
+    async with running(session, writer):
+        began, reads = time.monotonic(), 0
+        for n in range(100):
+            await writer.publish("t/x", b"%d" % n, qos=1)
+        await within(lambda: len(reader.packets) == 100)
+        assert reads <= (time.monotonic() - began) * 1_000 / rest_ms + 2
+        broker.kill()
+        await within(lambda: session.counters.failures and writer.counters.failures)
+        await broker.start()
+        await within(lambda: session.connected and writer.connected)
+        await writer.publish("t/x", b"100", qos=1)
+        await within(lambda: len(reader.packets) == 101)
+    assert reader.texts == [str(n) for n in range(101)]
 
 
 async def test_a_packet_is_acknowledged_only_after_it_was_handled(broker: PlainBroker) -> None:

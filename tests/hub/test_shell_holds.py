@@ -116,3 +116,13 @@ async def test_what_comes_at_qos_0_takes_no_place() -> None:
     await over(stand)
     assert stand.acknowledged == []
     assert stand.shell.counters.unheld == 0
+
+
+def test_what_is_urgent_is_told_in_the_turn_it_was_read_in() -> None:
+    stand = brainstem()
+    number = stand.deliver(urgent(), 1)
+    assert not stand.log
+    stand.wires["spinal"].read()
+    assert [sent.broker for sent in stand.sent][:1] == ["core"]
+    answer(stand)
+    assert stand.acknowledged == [number]

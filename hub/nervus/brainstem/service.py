@@ -1,5 +1,8 @@
 """Brainstem's I/O: boards on the spinal broker, everybody else on the core broker."""
 
+from dataclasses import replace
+from typing import Final
+
 from nervus.brainstem.machine import FOR_ALL, IDENTITY, SHARED_OUT, TAKES, build
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.bus import (
@@ -14,6 +17,9 @@ from nervus.bus import (
     subscriptions,
 )
 from nervus.store import Store
+
+_CORE: Final = replace(DURABLE, rest_ms=5)
+"""Hardly anything comes there but a confirmation for each bundle that was urgent."""
 
 
 async def run(context: Context) -> None:
@@ -42,7 +48,7 @@ async def run(context: Context) -> None:
             "core",
             context.session_config(identity, "core"),
             filters=[*shard.filters(SHARED_OUT), *subscriptions(FOR_ALL)],
-            limits=DURABLE,
+            limits=_CORE,
             wants=shard.wants(SHARED_OUT),
         ),
     ]

@@ -40,6 +40,8 @@ class Limits:
         backoff_base_ms: First reconnect delay, before jitter.
         backoff_cap_ms: Longest reconnect delay, before jitter.
         stable_ms: A connection that lived this long starts the delays anew.
+        rest_ms: How long nothing is read after a read that took all there was: to wake up for each
+            packet takes several times what many together do. For what is in no hurry.
         durable: Whether the broker keeps QoS 1 messages for us while we are away, for as long as
             that takes; otherwise each connection is a clean start.
     """
@@ -54,6 +56,7 @@ class Limits:
     backoff_base_ms: int = 100
     backoff_cap_ms: int = 5_000
     stable_ms: int = 10_000
+    rest_ms: int = 0
     durable: bool = False
 
 

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final, Literal, NamedTuple, Never
 
@@ -131,6 +132,7 @@ class Session:
         self._wants = wants
         self._clock = clock
         self._sink: Sink = self._queue
+        self._on_read: Callable[[], None] = lambda: None
         self._incoming: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._outbox = Outbox(self._limits.outgoing)
@@ -139,6 +141,7 @@ class Session:
         self._unconfirmed: dict[int, Outgoing] = {}
         self._refused: list[Outgoing] = []
         self._up = asyncio.Event()
+        self._sending: Client | None = None
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
         # Jitter only has to differ between parts: no secret, and no need to repeat it.
@@ -170,9 +173,14 @@ class Session:
         """Wait until the session is connected and subscribed."""
         await self._up.wait()
 
-    def attach(self, sink: Sink, on_connect: OnConnect | None = None) -> None:
-        """Give every delivery to `sink`, which bounds, handles and acknowledges them itself."""
-        self._sink = sink
+    def attach(
+        self,
+        sink: Sink,
+        on_connect: OnConnect | None = None,
+        on_read: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Give `sink` every delivery, to bound and acknowledge; `on_read` is told of each read."""
+        self._sink, self._on_read = sink, on_read
         self._on_connect = on_connect or self._on_connect
 
     def tell_trouble(self, on_trouble: OnTrouble | None) -> None:
@@ -185,6 +193,16 @@ class Session:
         It goes out in the order of the posts, once the session is connected and while it lives. A
         full queue sheds the oldest message of the lowest priority.
         """
+        client = self._sending
+        if client is not None and not self._outbox and self._has_room(client):
+            # Nearly always; to wake the sender for it would be two turns of the loop.
+            try:
+                self._send(client, message)
+            except aiomqtt.MqttError as error:
+                _LOG.debug(
+                    "%s: %s waits for the next link: %s", self.identity, message.topic, error
+                )
+            return
         self._settle_shed(self._outbox.push(message))
         self._waiting.set()
 
@@ -268,16 +286,16 @@ class Session:
             except Exception as error:  # noqa: BLE001  as in _keep_failure, without a call more
                 self._fail(error)
 
-        def confirm(mid: int, code: ReasonCode) -> None:
-            self._keep_failure(self._confirm, mid, code)
-
-        client = _CLIENT(self.address, self.identity, self._limits, deliver, confirm)
+        confirm = partial(self._keep_failure, self._confirm)
+        on_read = partial(self._keep_failure, self._on_read)
+        client = _CLIENT(self.address, self.identity, self._limits, deliver, confirm, on_read)
         try:
             async with client:
                 await self._subscribe(client)
                 self.counters.connects += 1
                 await self._until_gone(client)
         finally:
+            self._sending = None
             self._up.clear()
             client.release()
             self._take_back()
@@ -362,23 +380,28 @@ class Session:
                 delivery.acknowledge()
 
     async def _send_all(self, client: Client) -> Never:
-        in_flight = min(self._limits.in_flight, client.broker_receive_maximum)
+        """Send what could not be sent when it was posted."""
+        self._sending = client
         while True:
             while not self._outbox and not self._refused:
                 self._waiting.clear()
                 await self._waiting.wait()
-            while len(self._unconfirmed) >= in_flight or (self._refused and self._unconfirmed):
-                self._confirmed.clear()
-                await self._confirmed.wait()
-            if self._refused:
+            if self._refused and not self._unconfirmed:
                 self._put_refused_back()
                 await asyncio.sleep(self._quota.next_ms() / 1000)
-                continue
-            if client.unsent >= self._limits.unsent:
-                await client.drained()
-            # What waits may be shed meanwhile.
-            if self._outbox:
+            elif self._has_room(client):
                 self._send(client, self._outbox.pop())
+            elif client.unsent >= self._limits.unsent:
+                await client.drained()
+            else:
+                self._confirmed.clear()
+                await self._confirmed.wait()
+
+    def _has_room(self, client: Client) -> bool:
+        """Whether a message may be sent now."""
+        in_flight = min(self._limits.in_flight, client.broker_receive_maximum)
+        free = len(self._unconfirmed) < in_flight and client.unsent < self._limits.unsent
+        return free and not self._refused
 
     def _send(self, client: Client, message: Outgoing) -> None:
         expiry_s = None

@@ -128,7 +128,8 @@ class Shell:
         self._committing = 0
         self._committed = asyncio.Event()
         for session in sessions:
-            session.attach(self._receive, partial(self._connected, Connected(session.broker)))
+            told = partial(self._connected, Connected(session.broker))
+            session.attach(self._receive, told, self._take_at_once)
 
     def begin(self, event: Any) -> None:
         """Step an event before `run`: what comes of it is committed, and published once it runs."""
@@ -214,8 +215,12 @@ class Shell:
         else:
             self.counters.dropped += 1
             self._reject_own(queue_full(delivery.packet))
-            return
-        self._arrived.set()
+
+    def _take_at_once(self) -> None:
+        """Take what a read brought in the turn it came in; what is too much for it waits."""
+        self._take_some()
+        if self._urgent or self._bulk:
+            self._arrived.set()
 
     async def _consume(self) -> Never:
         while True:
@@ -234,33 +239,29 @@ class Shell:
 
     async def _drain(self) -> None:
         while self._urgent or self._bulk:
-            queue: deque[Any] = self._urgent or self._bulk
-            await self._take_some(queue)
-            self._room.set()
-            if not self._urgent and not self._bulk:
-                return
-            self._tick_if_due(self._time())
-            # Between slices sockets are read and written, or a flood would starve them.
-            await asyncio.sleep(0)
-            if queue is self._urgent:
-                # The session's sender had that turn, the socket has this one: what control caused
-                # is gone before content is looked at.
+            while self._committing >= self.commit_limit:
+                self._committed.clear()
+                await self._committed.wait()
+            self._take_some()
+            if self._urgent or self._bulk:
+                self._tick_if_due(self._time())
+                # Between slices sockets are read and written: no flood starves them, and what
+                # control caused is gone before content is looked at.
                 await asyncio.sleep(0)
 
-    async def _take_some(self, queue: deque[Any]) -> None:
+    def _take_some(self) -> None:
         """Take from one queue, for no longer than control may have to wait for it."""
+        queue: deque[Any] = self._urgent or self._bulk
         now_ms = self._time()
         began = at = time.monotonic()
-        while queue and at < began + _SLICE_S:
+        while queue and at < began + _SLICE_S and self._committing < self.commit_limit:
             self._take(queue, min(self._together, self.commit_limit - self._committing), now_ms)
-            if self._committing >= self.commit_limit:
-                await self._commits()
-                now_ms = self._time()
             before, at = at, time.monotonic()
             if at - before > _SLICE_S / 2:
                 self._together = max(1, self._together // 2)
             elif self._journal is None:  # which has next to each packet what the guard asked for it
                 self._together = min(_TOGETHER, 2 * self._together)
+        self._room.set()
 
     def _tick_if_due(self, now_ms: int) -> None:
         if now_ms < self._tick_due_ms:
@@ -272,11 +273,6 @@ class Shell:
         self._tell(self._lane.tick(now_ms))
         if self.ledger is not None:
             self.ledger.tick(now_ms)
-
-    async def _commits(self) -> None:
-        while self._committing >= self.commit_limit:
-            self._committed.clear()
-            await self._committed.wait()
 
     def _take(self, queue: deque[Any], most: int, now_ms: int) -> None:
         """Take so many at most: judge all their packets, then step each.

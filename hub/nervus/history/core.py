@@ -74,7 +74,7 @@ class History:
                 topic=event.address.topic,
                 source=meta.source,
                 message_id=meta.message_id,
-                message=encode(event.message).decode(),
+                message=_text(event),
             )
         ]
 
@@ -85,3 +85,9 @@ class History:
         self._trim_due_ms = now_ms + self._settings.trim_ms
         before_ms = now_ms - round(self._settings.keep_days * _DAY_MS)
         return [Trim(before_ms, self._settings.limit_mib * _MIB, self._settings.slice_rows)]
+
+
+def _text(event: Accepted) -> str:
+    """The message as JSON: as it came, where it came so."""
+    data = event.data if event.data.startswith(b"{") else encode(event.message)
+    return data.decode()

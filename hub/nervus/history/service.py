@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nervus.bus import (
     DURABLE,
@@ -30,7 +31,7 @@ async def run(context: Context) -> None:
         "core",
         context.session_config(IDENTITY, "core"),
         filters=subscriptions(TAKES),
-        limits=DURABLE,
+        limits=replace(DURABLE, rest_ms=settings.batch_ms // 2),
     )
     async with Store(
         context.data / "history.db", (SCHEMA, KEPT), gather_s=settings.batch_ms / 1_000

@@ -113,15 +113,11 @@ class Store:
             StoreError: The commit failed; nothing was written.
             Exception: Whatever `work` raised; nothing of it was written.
         """
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                await self._places.acquire()
-        except TimeoutError as error:
-            raise StoreFullError(
-                f"no write was done for {self._deadline_s:g} s",
-                where=str(self.path),
-                hint="is the disk full or failing?",
-            ) from error
+        if self._places.locked():
+            await self._wait_for_place()
+        else:
+            # Nearly always: there is a place, and to take it needs no deadline.
+            await self._places.acquire()
         if self._closed:
             self._places.release()
             raise self._closed_error()
@@ -156,6 +152,17 @@ class Store:
         self._reader.close()
         self._connection.close()
         os.close(self._lock)
+
+    async def _wait_for_place(self) -> None:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise StoreFullError(
+                f"no write was done for {self._deadline_s:g} s",
+                where=str(self.path),
+                hint="is the disk full or failing?",
+            ) from error
 
     def _closed_error(self) -> StoreClosedError:
         return StoreClosedError("the store is closed", where=str(self.path))
