@@ -2,7 +2,8 @@
 
 pytest-timeout raises from a signal's handler, which Python runs where a function begins. With every
 call measured, that is mostly coverage's own: an exception there leaves its lock taken, and whatever
-is called next waits for ever. So the limit comes a moment later, in the test's own code.
+is called next waits for ever. So the limit comes a moment later, in the test's own code. And it does
+not come while a report is made: there it would end the run of all tests instead of one.
 """
 
 from __future__ import annotations
@@ -36,3 +37,13 @@ def pytest_timeout_set_timer(settings: Any) -> Generator[None, object, object]:
 
         signal.signal(signal.SIGALRM, end_outside_of_coverage)
     return was_set
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, object, object]:
+    """Let the limit rest meanwhile; the teardown has what is left of it."""
+    left_s, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left_s)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,33 @@ import pytest
 CHECKS = Path(__file__).resolve().parents[2] / "tools" / "checks"
 # Ignores an interrupt, and starts something in a session of its own that outlives it.
 STUBBORN = "trap '' INT; setsid sleep 86421 & echo started; sleep 86420"
+RUN = (
+    "import suite, sys; "
+    "suite.STAGES = tuple(stage for stage in suite.STAGES if stage.name == 'tests'); "
+    "sys.exit(suite.main([]))"
+)
+UNSTEADY = """
+from pathlib import Path
+import pytest
+
+@pytest.mark.parametrize("number", range({count}))
+def test_second_time_lucky(number):
+    mark = Path(__file__).with_suffix(f".{{number}}")
+    seen = mark.exists()
+    mark.touch()
+    assert seen
+
+def test_steady():
+    pass
+"""
+SETTINGS = """
+[tool.pytest.ini_options]
+testpaths = ["tests"]
+addopts = "-p xdist"
+[tool.coverage.run]
+parallel = true
+"""
+BROKEN = "\ndef test_never():\n    assert False\n"
 
 
 def python(code: str, *arguments: str) -> subprocess.Popen[str]:
@@ -152,6 +180,64 @@ def test_a_test_over_its_limit_fails_while_coverage_measures_it_and_the_next_one
     )
     assert "8 failed, 1 passed" in result.stdout, result.stdout + result.stderr
     assert result.stdout.count("Timeout (>0.1s)") >= 8
+
+
+@pytest.mark.timeout(60)  # as above
+def test_a_limit_that_ends_while_a_report_is_made_ends_no_run(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "import pytest, time\n\n@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_runtest_makereport(call):\n    time.sleep(call.when == 'call')\n"
+    )
+    (tmp_path / "test_late.py").write_text(
+        "import pytest, time\n\n@pytest.fixture\ndef endless():\n    yield\n    time.sleep(60)\n\n"
+        "def test_refused():\n    assert 0\n\ndef test_torn_down(endless):\n    pass\n"
+    )
+    tests = ("pytest", "-c", "/dev/null", "-p", "plugins.limit_plugin", "--timeout=0.5", ".")
+    result = subprocess.run(
+        [sys.executable, "-m", *tests],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKS.parents[1] / "tests")},
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert "1 failed, 1 passed, 1 error" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.timeout(120)  # each starts pytest with its workers, twice
+@pytest.mark.parametrize(
+    ("tests", "status", "told", "counted"),
+    [
+        (UNSTEADY.format(count=2), 0, 2, "2 failed, 1 passed"),
+        (UNSTEADY.format(count=3), 1, 0, "3 failed, 1 passed"),
+        (UNSTEADY.format(count=1) + BROKEN, 1, 0, "2 failed, 1 passed"),
+    ],
+)
+def test_what_failed_beside_others_and_passes_alone_is_named(
+    tests: str, status: int, told: int, counted: str, tmp_path: Path
+) -> None:
+    checks = tmp_path / "tools" / "checks"
+    checks.mkdir(parents=True)
+    for name in ("suite.py", "processes.py"):
+        shutil.copy(CHECKS / name, checks)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_some.py").write_text(tests)
+    (tmp_path / "pyproject.toml").write_text(SETTINGS)
+
+    done = subprocess.run(
+        [sys.executable, "-c", RUN],
+        cwd=checks,
+        env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # there are many, and each takes its time
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stdout.count("UNSTEADY: tests/test_some.py::test_second_time_lucky") == told
+    assert counted in done.stdout.splitlines()[-1]
 
 
 def coverage(tmp_path: Path, total: float, **files: float) -> subprocess.CompletedProcess[str]:
