@@ -50,7 +50,7 @@ class Edges:
     waited_ms: list[float] = field(default_factory=list)
     missed: int = 0
     untimed: int = 0
-    """Nobody knows when they began: the benchmark itself stood still as it moved the input."""
+    """Moved once more: the benchmark itself stood still, and nobody knows when they began."""
 
     def own_ms(self) -> list[float]:
         """What the edges took less what the board waited for a core: it has one to itself."""
@@ -88,9 +88,11 @@ async def move(board: VirtualBoard, alone: VirtualBoard, count: int) -> tuple[Ed
     """Move so many doors of the board, and of the other now and then: what became of them."""
     of_board, of_stand = Edges(), Edges()
     for number in range(count):
-        await _edge(board, number % DOORS, of_board)
+        while not await _edge(board, number % DOORS, of_board):
+            of_board.untimed += 1
         if number % _ALONE_EVERY == 0:
-            await _edge(alone, number // _ALONE_EVERY % DOORS, of_stand)
+            while not await _edge(alone, number // _ALONE_EVERY % DOORS, of_stand):
+                of_stand.untimed += 1
     return of_board, of_stand
 
 
@@ -106,7 +108,8 @@ def prefer(board: VirtualBoard) -> bool:
     return True
 
 
-async def _edge(board: VirtualBoard, door: int, edges: Edges) -> None:
+async def _edge(board: VirtualBoard, door: int, edges: Edges) -> bool:
+    """Move one door; False when nobody knows when that was."""
     # Not in step with anything the board does by itself.
     await asyncio.sleep(random.uniform(_LEAST_GAP_S, _MOST_GAP_S))  # noqa: S311 - no secret
     lamp = LAMP_PIN + door
@@ -119,15 +122,15 @@ async def _edge(board: VirtualBoard, door: int, edges: Edges) -> None:
         output = await _moved(outputs, lamp, level)
     if output is None:
         edges.missed += 1
-        return
+        return True
     # Where the board took the core to answer, the output came before the benchmark went on.
     if set_ns + _STOOD_NS < moved_ns < output.at_ns:
-        edges.untimed += 1
-        return
+        return False
     took_ms = (output.at_ns - set_ns) / 1e6
     edges.times_ms.append(took_ms)
     # What it has waited since the output does not count; the counter does not say when.
     edges.waited_ms.append(min(took_ms, (_waited_ns(board.pid) - waited_ns) / 1e6))
+    return True
 
 
 async def _moved(outputs: AsyncIterator[Output], pin: int, level: int) -> Output | None:

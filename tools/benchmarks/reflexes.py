@@ -125,7 +125,7 @@ async def measure(
             if not preferred:
                 happened[0] += "; in competition for the processor"
             if seen[0].untimed:
-                happened[0] += f"; {seen[0].untimed} not timed, the benchmark stood still"
+                happened[0] += f"; {seen[0].untimed} moved again, the benchmark stood still"
             restarts = board.starts - starts
             if restarts:
                 happened[0] += f"; the board restarted: {last_error(board)}"
