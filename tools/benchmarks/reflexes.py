@@ -200,7 +200,8 @@ async def _under(
     happened[0] = {
         "idle": f"TLS, {DOORS} rules, a report of each fire",
         "black hole": f"{told['black hole']} bytes swallowed",
-        "flood": f"{told['flood'] / seconds:.0f} pongs/s, parsed, checked, refused",
+        "flood": f"{told['flood'] / seconds:.0f} pongs/s, parsed, checked, refused; "
+        f"{told['reconnects']} reconnects",
         "reconnects": f"off 5 times a second, {told['reconnects']} connections in {seconds:.0f} s",
         "hostile": f"{told['hostile']} of {_HOSTILE_BYTES} bytes, passed over; "
         f"{told['reconnects']} reconnects",
