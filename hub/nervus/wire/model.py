@@ -117,14 +117,15 @@ class Contract(Model):
         Returns:
             The kind of the error (contract, missing, extra_forbidden, expiry) and its text.
         """
-        if meta.contract != cls.__name__:
+        given = meta.__dict__.get  # a model answers an attribute tenfold more slowly
+        if given("contract") != cls.__name__:
             return "contract", "meta.contract is not this contract"
         for name in cls.required_meta:
-            if getattr(meta, name) is None:
+            if given(name) is None:
                 return "missing", "meta." + name + " is required"
         for name in cls.forbidden_meta:
-            if getattr(meta, name) is not None:
+            if given(name) is not None:
                 return "extra_forbidden", "meta." + name + " is not allowed"
-        if cls.expiring and meta.ttl_ms is None and meta.expires_at is None:
+        if cls.expiring and given("ttl_ms") is None and given("expires_at") is None:
             return "expiry", "meta needs ttl_ms or expires_at"
         return None

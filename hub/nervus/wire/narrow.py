@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from nervus.wire.model import Contract, Model
 from nervus.wire.reader import (
+    LEAVES,
     NESTING_META,
     UNIONS,
     Count,
@@ -22,33 +23,38 @@ Names = frozenset[str]
 
 
 class Fields(NamedTuple):
-    """The fields of a message: its metadata's, its payload's, and those of the items of lists.
+    """The fields of a message: its metadata's and its payload's.
 
-    `lists` names those of the payload whose items all have the same fields.
+    `nested` are those of the payload whose values may have keys of their own, `lists` those whose
+    items all have the same fields, and which.
     """
 
     meta: Names
     payload: Names
+    nested: Names
     lists: tuple[tuple[str, Names], ...] = ()
 
     @property
     def but_lists(self) -> "Fields":
         """The same, whatever the items of lists have."""
-        return Fields(self.meta, self.payload)
+        return self._replace(lists=())
 
 
 def fields_of(message: Contract) -> Fields:
     """The fields that a message has."""
     payload = message.payload
     names = frozenset(_given(payload))
-    lists = []
+    nested, lists = [], []
     for name in sorted(payload.nesting & names):
-        values = getattr(payload, name)
-        if type(values) is list and values and is_model(type(values[0])):
-            first = _given(values[0])
-            if all(_given(each) == first for each in values):
+        value = payload.__dict__[name]
+        if type(value) in LEAVES:
+            continue
+        nested.append(name)
+        if type(value) is list and value and is_model(type(value[0])):
+            first = _given(value[0])
+            if all(_given(each) == first for each in value):
                 lists.append((name, frozenset(first)))
-    return Fields(frozenset(_given(message.meta)), names, tuple(lists))
+    return Fields(frozenset(_given(message.meta)), names, frozenset(nested), tuple(lists))
 
 
 @dataclass(slots=True, eq=False)
@@ -94,7 +100,7 @@ def narrowed(contract: type[Contract], fields: Fields) -> Narrow:
         return _only(schema, fields.payload, in_payload)
 
     content = contract.__annotations__["payload"]
-    nests = content.nesting & fields.payload or NESTING_META & fields.meta
+    nests = fields.nested or NESTING_META & fields.meta
     parts = frozenset(("meta", "payload"))
     return Narrow(
         validator(_only(plain_schema(contract), parts, part)).validate_json,
@@ -102,7 +108,7 @@ def narrowed(contract: type[Contract], fields: Fields) -> Narrow:
         fields.meta,
         bool(nests),
         reader(contract).inner_keys,
-        _least_keys(content, fields.payload, lists),
+        _least_keys(content, fields.nested, lists),
     )
 
 
@@ -126,7 +132,7 @@ def _as_it_is(_: str, schema: Any) -> Any:
 
 
 def _least_keys(payload: type[Model], names: Names, lists: Mapping[str, Names]) -> Count:
-    annotated = {name: payload.model_fields[name].annotation for name in payload.nesting & names}
+    annotated = {name: payload.model_fields[name].annotation for name in names}
     nests = [
         (name, _times(len(lists[name])) if name in lists else _least(annotation))
         for name, annotation in annotated.items()

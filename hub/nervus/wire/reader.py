@@ -142,7 +142,7 @@ def _keys(model: Model) -> int:
     if not nesting.isdisjoint(given):
         fields = model.__dict__
         for name in nesting:
-            if type(value := fields.get(name)) not in _LEAVES:
+            if type(value := fields.get(name)) not in LEAVES:
                 count += _nested(value)
     return count
 
@@ -150,13 +150,13 @@ def _keys(model: Model) -> int:
 def _nested(value: Any) -> int:
     # By type, not by isinstance or __class__: pydantic's models answer those slowly.
     kind = type(value)
-    if kind in _LEAVES:
+    if kind in LEAVES:
         return 0
     if kind is dict:
         return len(value) + sum(map(_nested, value.values()))
     return sum(map(_nested, value)) if kind is list else _keys(value)
 
 
-_LEAVES = frozenset((NoneType, bool, int, float, str))
+LEAVES = frozenset((NoneType, bool, int, float, str))
 UNIONS = (Union, UnionType)
 NESTING_META = CompactMeta.nesting | FullMeta.nesting

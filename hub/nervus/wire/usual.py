@@ -14,23 +14,28 @@ from nervus.wire.narrow import Fields, Narrow, fields_of, narrowed
 
 _WHILE: Final = 8
 """So many messages with the same fields make them usual, unless another topic's are so already. To
-make a validator takes as long as reading 20 messages: who would send others each time gains
-little by it."""
+make a validator takes as long as reading 20 messages: who sends others each time gains little."""
+_EACH: Final = 4
+"""Beyond so many messages one of these is looked at: a look takes a third of a reading."""
 _KEPT: Final = 256
 
 
 class Habit:
     """What fields the messages of one topic had lately."""
 
-    __slots__ = ("_fields", "_mixed", "_times")
+    __slots__ = ("_count", "_fields", "_mixed", "_times")
 
     def __init__(self) -> None:
         self._fields: Fields | None = None
         self._mixed = False
         self._times = 0
+        self._count = 0
 
     def after(self, message: Contract, usual: Narrow | None) -> Narrow | None:
         """What is usual once `message` was read wholly and found right, and was so before it."""
+        self._count += 1
+        if self._count > _WHILE and self._count % _EACH:
+            return usual
         fields, before = fields_of(message), self._fields
         if before is not None and fields != before and fields.but_lists == before.but_lists:
             # Only items differ: now of one kind, now of another. From here on they may be of any.
