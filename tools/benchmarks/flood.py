@@ -2,7 +2,8 @@
 
 Started as `python -m benchmarks.flood PLAN`, PLAN being JSON: host, port, boards {device id: its
 granted scope and the folder of its identity, null for plain TCP}, rate (messages a second),
-seconds, qos. Prints {"sent": …, "seconds": …}.
+seconds, qos, urgent. Prints {"sent": …, "seconds": …}; of urgent ones, whose values are their
+numbers, also "sent_ns": when each was sent, by this machine's monotonic clock.
 
 By hand, since a client library would be slower than what is to be measured.
 """
@@ -21,6 +22,8 @@ from typing import Any, Final
 from nervus.wire import topics
 
 _TICK_S: Final = 0.005
+_URGENT_TICK_S: Final = 0.0005
+_URGENT: Final = ',"priority":"critical"'
 _SEVEN_BITS: Final = 0x7F
 _CONNECT, _CONNACK, _PUBLISH = 0x10, 0x20, 0x30
 _CLEAN_SESSION: Final = 2
@@ -31,7 +34,7 @@ _UNREAD: Final = 256
 _TEMPLATE: Final = (
     '{"meta":{"message_id":"%%026d","schema_version":"v1","contract":"AfferentSignal",'
     '"message_type":"AfferentSignal","source":"device:%s","boot":1,"seq":%%d,"ttl_ms":10000,'
-    '"t_ms":%%d,"clk":"hub"},"payload":{"sensor_type":"temperature","value":%%.1f,"unit":"Cel"}}'
+    '"t_ms":%%d,"clk":"hub"%s},"payload":{"sensor_type":"temperature","value":%%.1f,"unit":"Cel"}}'
 )
 
 
@@ -50,7 +53,9 @@ class Board:
         level, name = scope.split("/")
         topic = topics.afferent(level, name, "temperature", device_id).topic
         self._topic = _text(topic)
-        self._template = (_TEMPLATE % device_id).encode()
+        self._urgent = plan["urgent"]
+        self._template = (_TEMPLATE % (device_id, _URGENT if self._urgent else "")).encode()
+        self.sent_ns: list[int] = []
         self._qos = plan["qos"]
         self._sequence = itertools.count()
         self._unread = 0
@@ -60,6 +65,8 @@ class Board:
         """Write so many messages at once; waits while the broker does not read."""
         frames = b"".join(self._frame(next(ids)) for _ in range(count))
         self._socket.settimeout(_TIMEOUT_S)
+        if self._urgent:
+            self.sent_ns += [time.perf_counter_ns()] * count
         self._socket.sendall(frames)
         self._unread += count
         if self._qos and self._unread >= _UNREAD:
@@ -73,7 +80,7 @@ class Board:
     def _frame(self, number: int) -> bytes:
         sequence = next(self._sequence)
         now_ms = time.time_ns() // 1_000_000
-        value = 20 + sequence % 70 / 10
+        value = sequence if self._urgent else 20 + sequence % 70 / 10
         body = self._topic
         if self._qos:
             body += (sequence % _PACKET_IDS + 1).to_bytes(2)
@@ -102,7 +109,8 @@ def main() -> None:
     """Carry out the plan of the command line."""
     plan = json.loads(sys.argv[1])
     boards = [Board(name, plan) for name in plan["boards"]]
-    ids, turn = itertools.count(), itertools.cycle(boards)
+    # Another flood of the same boards is no repetition of this one.
+    ids, turn = itertools.count(time.time_ns()), itertools.cycle(boards)
     sent, wanted = 0, int(plan["rate"] * plan["seconds"])
     began = time.perf_counter()
     while sent < wanted:
@@ -111,9 +119,12 @@ def main() -> None:
         for number in range(len(boards) if share else rest):
             next(turn).send(share + (number < rest), ids)
         sent += due
-        time.sleep(_TICK_S)
+        time.sleep(_URGENT_TICK_S if plan["urgent"] else _TICK_S)
     seconds = time.perf_counter() - began
-    print(json.dumps({"sent": sent, "seconds": seconds}), flush=True)
+    told: dict[str, Any] = {"sent": sent, "seconds": seconds}
+    if plan["urgent"]:
+        told["sent_ns"] = boards[0].sent_ns
+    print(json.dumps(told), flush=True)
     # What a closing socket has not written yet would be lost, and counted as the receiver's.
     time.sleep(_TIMEOUT_S / 10)
     for board in boards:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import messages
 from benchmarks.house import house
+from benchmarks.sustained import flood
 from benchmarks.table import Goal, Row
 from benchmarks.timing import DidNotHappenError, percentiles
-from nervus.bus import Outgoing, Session, subscriptions
+from nervus.bus import Session, subscriptions
 from nervus.simulator import Identity, VirtualBoard
 from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics
-from nervus.wire.contracts import AfferentSignal, AfferentSignalPayload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -130,24 +130,15 @@ async def connected(session: Session) -> AsyncIterator[None]:
 
 
 async def _sense(hub: House, consumer: _Consumer, rate: float, seconds: float) -> Row:
-    session = Session(_SENSING, "spinal", hub.address(_SENSING, "spinal"))
-    mint = Mint(f"device:{_SENSING}", "spinal", seed=time.time_ns(), boot=int(time.time()))
-    address = topics.afferent("room", "r1", "temperature", _SENSING)
-    sent_ns: dict[float, int] = {}
     consumer.seen_ns.clear()
-    async with connected(session):
-        began = time.perf_counter()
-        for number in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-            payload = AfferentSignalPayload(sensor_type="temperature", value=number, unit="Cel")
-            made = mint.compact(AfferentSignal, address, payload, _now_ms(), priority="critical")
-            data = encode(made.message)
-            sent_ns[number] = time.perf_counter_ns()
-            session.post(Outgoing(address.topic, data, made.qos, priority="critical"))
-        took = time.perf_counter() - began
-        await asyncio.sleep(_SETTLE_S)
-    times = [(seen - sent_ns[n]) / 1e6 for n, seen in consumer.seen_ns.items() if n in sent_ns]
-    note = f"{len(times)} of {len(sent_ns)} came, sent at {len(sent_ns) / took:,.0f}/s"
+    # From a process of its own: made here, each would hold up the consumer.
+    sent = await flood(hub, 1, rate, seconds, urgent_of=_SENSING)
+    await asyncio.sleep(_SETTLE_S)
+    sent_ns = sent["sent_ns"]
+    seen = {int(number): at_ns for number, at_ns in consumer.seen_ns.items()}
+    times = [(seen[number] - at_ns) / 1e6 for number, at_ns in enumerate(sent_ns) if number in seen]
+    rate_sent = len(sent_ns) / sent["seconds"]
+    note = f"{len(times)} of {len(sent_ns)} came, sent at {rate_sent:,.0f}/s"
     what = f"urgent afferent → bundle → gate → consumer at {rate}/s, two TLS brokers"
     name = f"afferent to consumer at {rate}/s"
     return Row(name, what, "ms", percentiles(times), len(times), (Goal("≤", 5.0, "p99"),), note)

@@ -109,6 +109,45 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
     return rows
 
 
+async def flood(
+    hub: House, qos: int, rate: float, seconds: float, *, urgent_of: str | None = None
+) -> dict[str, Any]:
+    """Send afferents of all boards, or urgent ones of one, from a process of its own.
+
+    Returns:
+        What `benchmarks.flood` prints.
+
+    Raises:
+        DidNotHappenError: It ended early.
+    """
+    listener = hub.settings.brokers.spinal
+    boards = [each for each in hub.authority.identities() if each.role == "board"]
+    plan = {
+        "host": listener.connect_host,
+        "port": listener.port,
+        "boards": {
+            each.name: (each.scope, str(each.folder) if hub.tls else None)
+            for each in boards
+            if urgent_of in (None, each.name)
+        },
+        "rate": rate,
+        "seconds": seconds,
+        "qos": qos,
+        "urgent": urgent_of is not None,
+    }
+    process = await _start(sys.executable, "-m", "benchmarks.flood", json.dumps(plan))
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        raise DidNotHappenError("the flood ended early; what it wrote stands above")
+    sent: dict[str, Any] = json.loads(output)
+    return sent
+
+
 def _ratio(found: dict[str, Found], kind: str, link: str, qos: int) -> Row:
     ratio = found["brainstem"].best.rate / found[kind].best.rate
     cpu = _cpu_us(found[kind].best) / _cpu_us(found["brainstem"].best)
@@ -190,7 +229,7 @@ async def _try(hub: House, kind: str, qos: int, rate: float, seconds: float) -> 
             async with asyncio.timeout(_DEADLINE_S):
                 if await _line(receiver) != "ready":
                     raise DidNotHappenError(f"{kind} was not ready; what it wrote stands above")
-                sent = await _flood(hub, qos, rate, seconds)
+                sent = await flood(hub, qos, rate, seconds)
                 await asyncio.sleep(_SETTLE_S)
                 if receiver.stdin is not None:
                     receiver.stdin.close()
@@ -222,32 +261,6 @@ def _command(hub: House, kind: str, folder: str) -> list[str]:
         return ["node", str(_HERE / "peer.mjs"), url, *identity]
     own = [str(_NODE_RED), folder, url, topics.AFFERENT.filter()]
     return ["node", str(_HERE / "node_red.mjs"), *own, *identity]
-
-
-async def _flood(hub: House, qos: int, rate: float, seconds: float) -> dict[str, Any]:
-    listener = hub.settings.brokers.spinal
-    boards = [each for each in hub.authority.identities() if each.role == "board"]
-    plan = {
-        "host": listener.connect_host,
-        "port": listener.port,
-        "boards": {
-            each.name: (each.scope, str(each.folder) if hub.tls else None) for each in boards
-        },
-        "rate": rate,
-        "seconds": seconds,
-        "qos": qos,
-    }
-    flood = await _start(sys.executable, "-m", "benchmarks.flood", json.dumps(plan))
-    try:
-        output, _ = await flood.communicate()
-    finally:
-        if flood.returncode is None:
-            flood.kill()
-            await flood.wait()
-    if flood.returncode != 0:
-        raise DidNotHappenError("the flood ended early; what it wrote stands above")
-    sent: dict[str, Any] = json.loads(output)
-    return sent
 
 
 async def _install_node_red(tell: Callable[[str], None]) -> str | None:

@@ -170,6 +170,7 @@ async def _flood(
         "rate": rate,
         "seconds": seconds,
         "qos": 0,
+        "urgent": False,
     }
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "benchmarks.flood", json.dumps(plan)

@@ -218,7 +218,8 @@ class Shell:
 
     def _take_at_once(self) -> None:
         """Take what a read brought in the turn it came in; what is too much for it waits."""
-        self._take_some()
+        if self._urgent or self._bulk:
+            self._take_some()
         if self._urgent or self._bulk:
             self._arrived.set()
 
