@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fault.bending_proxy import BendingProxy, bending, disconnect
 from hub.plain_broker import PlainBroker, running, within
 from nervus.brainstem import BrainstemSettings, build
 from nervus.bus import DURABLE, Filter, Origin, Session, Shell, subscriptions
@@ -20,7 +21,9 @@ from nervus.wire.contracts import AfferentSignal, AfferentSignalPayload
 class Brainstem:
     """One life of brainstem: what it knows is gone with it."""
 
-    def __init__(self, spinal: PlainBroker, core: PlainBroker, life: int, **settings: Any) -> None:
+    def __init__(
+        self, spinal: PlainBroker | BendingProxy, core: PlainBroker, life: int, **settings: Any
+    ) -> None:
         made = build(
             BrainstemSettings(**settings), Origin(life, life, "home"), lambda _: "room/hall"
         )
@@ -30,13 +33,13 @@ class Brainstem:
             "brainstem", "spinal", spinal.address,
             filters=subscriptions([topics.AFFERENT]), limits=DURABLE,
         )  # fmt: skip
-        self._shell = Shell(made.core, [self.down, self.up], made.guard, made.lane)
+        self.shell = Shell(made.core, [self.down, self.up], made.guard, made.lane)
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator["Brainstem"]:
         """Connected, until it dies."""
         ready = asyncio.Event()
-        task = asyncio.create_task(self._shell.run(ready.set))
+        task = asyncio.create_task(self.shell.run(ready.set))
         try:
             await within(ready.is_set)
             yield self
@@ -106,17 +109,17 @@ async def test_what_is_urgent_is_told_after_a_restart_when_its_bundle_got_nowher
             await within(lambda: relay.told == ["motion"])
 
 
+# Its windows end ten seconds from now at the soonest, and it tells one urgent sample before.
+SLOW = {"window_ms": 60_000, "lateness_ms": 10_000, "urgent_rate": 0.001, "urgent_burst": 1}
+
+
 async def test_what_is_urgent_is_told_after_a_restart_when_its_window_was_open(
     brokers: tuple[PlainBroker, PlainBroker],
 ) -> None:
     spinal, core = brokers
     relay, board = Relay(core), Session("b1", "spinal", spinal.address)
-    # Its windows end ten seconds from now at the soonest, and it tells one urgent sample before.
-    slow = {
-        "window_ms": 60_000, "lateness_ms": 10_000, "urgent_rate": 0.001, "urgent_burst": 1,
-    }  # fmt: skip
     async with running(board, relay.session):
-        async with Brainstem(spinal, core, 1, **slow).alive() as first:
+        async with Brainstem(spinal, core, 1, **SLOW).alive() as first:
             await alarm(board, "motion")
             await within(lambda: relay.told == ["motion"])
             await alarm(board, "temperature")
@@ -124,3 +127,22 @@ async def test_what_is_urgent_is_told_after_a_restart_when_its_window_was_open(
             await within(lambda: first.intake.afferents == 3)
         async with Brainstem(spinal, core, 2).alive():
             await within(lambda: {"temperature", "button"} <= set(relay.told))
+
+
+async def test_what_is_urgent_is_told_after_a_restart_when_its_connection_broke_before(
+    brokers: tuple[PlainBroker, PlainBroker],
+) -> None:
+    spinal, core = brokers
+    relay, board = Relay(core), Session("b1", "spinal", spinal.address)
+    async with bending(spinal.address) as proxy, running(board, relay.session):
+        async with Brainstem(proxy, core, 1, **SLOW).alive() as first:
+            await alarm(board, "motion")
+            await within(lambda: relay.told == ["motion"])
+            await within(lambda: "Received PUBACK from brainstem" in spinal.log())
+            await alarm(board, "temperature")
+            await within(lambda: first.intake.afferents == 2)
+            proxy.say(disconnect(0x8B))
+            # The broker sends it once more, to a brainstem that has it already.
+            await within(lambda: first.shell.counters.rejected == 1)
+        async with Brainstem(proxy, core, 2).alive():
+            await within(lambda: "temperature" in relay.told)

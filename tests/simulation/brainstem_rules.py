@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from nervus.wire import Accepted, Publish, topics, unix_ms
+from nervus.wire import Accepted, Hold, Publish, topics, unix_ms
 from nervus.wire.contracts import AfferentSignal, RelayBundle
 from simulation.checks import Checks, Violation
 from simulation.process import Step
@@ -34,12 +34,15 @@ class _State:
     taken: dict[Key, _Span] = field(default_factory=dict)
     told: Counter[Key] = field(default_factory=Counter)
     windows: dict[tuple[str, str], list[tuple[int, int]]] = field(default_factory=dict)
+    held: dict[int, list[Key]] = field(default_factory=dict)
     samples: int = 0
     bundles: int = 0
 
 
 class BrainstemRules:
     """Each accepted sample is told once, in one window, within its bounds; windows do not overlap.
+
+    What is urgent is told at once or held, and let go with the bundle that tells it.
 
     Args:
         checks: Where rules are held.
@@ -65,6 +68,7 @@ class BrainstemRules:
                 if span is None:
                     span = state.taken[key] = _Span()
                 span.take(payload.value)
+                self._check_urgent(step, verdict.message, key)
         told: dict[str, Publish] = {}
         for publish in step.sent:
             if publish.address.spec is topics.RELAY_BUNDLE:
@@ -73,10 +77,33 @@ class BrainstemRules:
                 self._check_copy(publish, told)
             else:
                 told[publish.address.topic] = publish
+        for each in step.held:
+            if not isinstance(each, Hold):
+                self._check_released(step, state.held.pop(each.number, []))
+
+    def _check_urgent(self, step: Step, message: AfferentSignal, key: Key) -> None:
+        urgent = message.meta.priority == "critical"
+        holds = [each for each in step.held if isinstance(each, Hold)]
+        self._hold("held", urgent or not holds, key, "is not urgent, and held")
+        if holds:
+            self._state.held.setdefault(holds[0].number, []).append(key)
+        elif urgent:
+            self._check_released(step, [key])
+
+    def _check_released(self, step: Step, keys: list[Key]) -> None:
+        """Each is in a bundle of this step."""
+        told = {
+            (publish.address.levels["scope"], feature.device_id, feature.sensor_type)
+            for publish in step.sent
+            if isinstance(publish.message, RelayBundle)
+            for feature in publish.message.payload.summary_features
+        }
+        self._hold("released", told.issuperset(keys), keys, "let go untold")
 
     def settled(self) -> None:
         """Every window has closed."""
         state = self._state
+        self._hold("released", not state.held, state.held, "held for ever")
         for key, span in state.taken.items():
             told = state.told[key]
             self._hold("conserved", told == span.count, key, span.count, "taken,", told, "told")

@@ -21,7 +21,8 @@ _PLAIN = {kind: TypeAdapter(kind) for kind in (Connected, Leases)}
 class Step(NamedTuple):
     """What happened in one step: the input, the guard's verdict if it was a packet, what came.
 
-    `event` is what was offered beside packets; `sent` waits for `claims`, which the store answers.
+    `event` is what was offered beside packets; `sent` waits for `claims`, which the store answers;
+    `held` are packets that are not to be acknowledged yet, and those that are from now on.
     """
 
     process: "Process"
@@ -31,6 +32,7 @@ class Step(NamedTuple):
     refused: Sequence[Rejected]
     sent: Sequence[Publish]
     claims: Sequence[Claim]
+    held: Sequence[Hold | Release] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,6 @@ class Process:
                 sent += told
                 said += told
             elif isinstance(effect, Hold | Release):
-                # Connections here are clean starts: nothing waits at a broker.
                 said.append(effect)
             else:
                 claims.append(effect)
@@ -162,7 +163,8 @@ class Process:
             # What a core asks of the store comes last of what it does.
             self.log += [*said, *claims, *more]
         sent += more
-        return Step(self, self.now_ms, verdict, event, refused, sent, claims)
+        held = [effect for effect in said if not isinstance(effect, Publish)]
+        return Step(self, self.now_ms, verdict, event, refused, sent, claims, held)
 
     def _record(self, record: Input) -> None:
         self.journal.append(record)

@@ -80,7 +80,9 @@ PLAIN: Final = settings(BrainstemSettings(), ThalamusSettings())
 """A house that nobody has configured."""
 
 LIVELY: Final = settings(
-    BrainstemSettings(channels={"auditory": WindowShape(window_ms=300)}),
+    BrainstemSettings(
+        channels={"auditory": WindowShape(window_ms=300)}, urgent_rate=0.1, urgent_burst=2
+    ),
     ThalamusSettings(
         gates=GatesSettings(
             standbys=1,
@@ -100,7 +102,10 @@ LIVELY: Final = settings(
         ),
     ),
 )  # fmt: skip
-"""Channels compete in the hall, sounds of the kitchen are merged, the bath's gate lets all pass."""
+"""Channels compete in the hall, sounds of the kitchen are merged, the bath's gate lets all pass.
+
+Doors open more often than their boards may tell at once.
+"""
 
 
 @cache
