@@ -2,8 +2,8 @@
 
 pytest-timeout raises from a signal's handler, which Python runs where a function begins. With every
 call measured, that is mostly coverage's own: an exception there leaves its lock taken, and whatever
-is called next waits for ever. So the limit comes a moment later, in the test's own code. And it does
-not come while a report is made: there it would end the run of all tests instead of one.
+is called next waits for ever. So the limit comes a moment later, in the test's own code. And it
+does not come while a report is made: there it would end the run of all tests instead of one.
 """
 
 from __future__ import annotations
