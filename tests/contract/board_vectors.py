@@ -68,8 +68,9 @@ class _Ingress(Inbound):
         elif decision.code in ("expired", "retained_command"):
             notes.said = decision.code
 
-    def _configure(self, *_: "Any") -> None:
+    def _configure(self, *_: "Any") -> tuple:
         self._notes.said = "taken"
+        return ()
 
     def _trigger(self, *_: "Any") -> None:
         self._notes.said = "taken"

@@ -55,9 +55,7 @@ class Inbound:
         if contract == "EfferentCommand":
             self._command(fields, meta, payload, retained=retained)
         elif contract == "ReflexConfigure":
-            prepared = board.engine.prepare(payload)
-            yield
-            self._configure(fields, meta, payload, prepared)
+            yield from self._configure(fields, meta, payload)
         elif contract == "ReflexTrigger":
             self._trigger(fields, meta)
         elif contract == "UpdateOffer":
@@ -135,10 +133,11 @@ class Inbound:
             effects = others + board.ledger.fail(action_id, "output_failed", problem)
         board.report(effects)
 
-    def _configure(self, fields: dict, meta: dict, payload: dict, prepared: tuple) -> None:
+    def _configure(self, fields: dict, meta: dict, payload: dict) -> "Iterator[None]":
         board = self._board
         reflex_id = fields["reflex_id"]
-        status, rule, error = prepared
+        status, rule, error = board.engine.prepare(payload)
+        yield
         if status in ("applied", "removed"):
             # On the flash first: what is reported holds, whatever happens to the power.
             error = board.store_rule(reflex_id, None if rule is None else payload)
