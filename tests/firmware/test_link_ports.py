@@ -51,6 +51,10 @@ OUTCOMES = {
 }
 
 
+# Every scenario on every port runs before the first test: seconds, and more beside others.
+pytestmark = pytest.mark.timeout(60)
+
+
 @pytest.fixture(scope="module", params=["cpython", "micropython"])
 def outcomes(request: pytest.FixtureRequest) -> dict[str, str]:
     """What the link did on each port, told by an interpreter of its own."""
@@ -64,7 +68,7 @@ def outcomes(request: pytest.FixtureRequest) -> dict[str, str]:
         command = [str(toolchain.micropython), "-X", "heapsize=512k", script]
         environment = {"MICROPYPATH": folders + os.pathsep + ".frozen"}
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=18, check=False
+        command, env=environment, capture_output=True, text=True, timeout=55, check=False
     )
     assert done.returncode == 0, done.stdout[-800:] + done.stderr[-800:]
     return dict(line.split(": ", 1) for line in done.stdout.splitlines())
