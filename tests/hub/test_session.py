@@ -361,6 +361,35 @@ def test_with_a_library_of_another_shape_the_stock_path_is_taken(
     assert "slower" in caplog.text
 
 
+async def test_what_a_full_socket_does_not_take_arrives_whole_and_in_order_over_tls(
+    running_house: House, monkeypatch: pytest.MonkeyPatch, client_kind: type[Client]
+) -> None:
+    opened = client_kind._on_socket_open
+
+    def narrow(client: Any, paho: Any, userdata: Any, sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        opened(client, paho, userdata, sock)
+
+    monkeypatch.setattr(client_kind, "_on_socket_open", narrow)
+    reader = Reader()
+    consumer, relay = (running_house.join(*who) for who in (("app", "consumer"), ("r-1", "relay")))
+    listener = running_house.settings.brokers.core
+
+    def session(identity: Identity, **rest: Any) -> Session:
+        address = BrokerAddress(listener.connect_host, listener.port, tls=identity.ssl_context())
+        return Session(identity.name, "core", address, **rest)
+
+    topic = topics.gated_relay("room", "kitchen", "somatic").topic
+    writer = session(relay)
+    filters = subscriptions([topics.GATED_RELAY])
+    texts = [b"%d " % number * 2_000 for number in range(200)]
+    async with running(session(consumer, filters=filters, on_packet=reader), writer):
+        for text in texts:
+            writer.post(Outgoing(topic, text, qos=1))
+        await within(lambda: len(reader.packets) == len(texts))
+    assert [packet.payload for packet in reader.packets] == texts
+
+
 async def test_packets_of_every_size_arrive_whole_over_tls(running_house: House) -> None:
     sizes = [0, 1, 127, 128, 8_000, *range(300, 600), 8_000]
     reader = Reader()
