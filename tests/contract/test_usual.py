@@ -1,6 +1,7 @@
 """What messages usually look like changes how long a verdict takes, and nothing else."""
 
 import json
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -20,11 +21,12 @@ from contract.vectors import (
 )
 from nervus.wire import Accepted, Guard, Mint, Packet, Rejected, topics
 from nervus.wire import usual as habits
-from nervus.wire.contracts import Feature, RelayBundle, RelayBundlePayload
+from nervus.wire.contracts import ErrorDetail, Feature, RelayBundle, RelayBundlePayload
 from nervus.wire.effects import encode
 from nervus.wire.encodings import JSON
 from nervus.wire.route import Route, route
 from nervus.wire.topics import TOPICS
+from nervus.wire.usual import Habit
 from nervus.wire.verdict import Verdict
 
 EITHER_PROFILE = {"GlobalBroadcast", "MediaRegistryState", "ParameterUpdate", "RejectEvent"}
@@ -32,6 +34,12 @@ REGISTERED = {"GlobalModeUpdate", "PatternRequest", "PatternResponse", "PatternT
 USUAL = sorted(VALID.keys() - EITHER_PROFILE - REGISTERED)
 A_WHILE = 8
 """So many messages alike make a habit."""
+
+
+@pytest.fixture(autouse=True)
+def _of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other tests got used to stays as it is."""
+    monkeypatch.setattr(habits, "_MADE", {})
 
 
 def way(one: Packet) -> Route:
@@ -54,7 +62,7 @@ def used_to(one: Packet, now_ms: int = NOW_MS, **settings: object) -> Route:
 
 def forget(one: Packet) -> None:
     found = way(one)
-    found.usual, found.habit = None, type(found.habit)()
+    found.usual, found.habit = None, Habit()
     habits._MADE.clear()
 
 
@@ -168,7 +176,7 @@ def test_what_is_usual_elsewhere_is_so_from_the_second_message_on() -> None:
     used_to(packet(topic, written(message)))
     meta = message["meta"] | {"source": "device:b77"}
     there = packet(topic.replace("b1", "b77"), written(message | {"meta": meta}))
-    assert way(there).usual is None
+    way(there).usual, way(there).habit = None, Habit()
     assert isinstance(judged(there), Accepted)
     assert way(there).usual is way(packet(topic, message)).usual is not None
 
@@ -247,3 +255,47 @@ def test_a_key_twice_is_found_though_another_key_is_missing_in_the_count() -> No
     verdict = judged(packet(topic, text))
     assert isinstance(verdict, Rejected)
     assert verdict.reason_code == "decode_error"
+
+
+@pytest.mark.req("S0-82")
+def test_metadata_that_state_a_part_of_their_topic_are_read_wholly() -> None:
+    topic, message = VALID["AfferentSignal"]
+    stating = [
+        packet(topic, written(message | {"meta": message["meta"] | more}))
+        for more in ({"scope": "kitchen"}, {"scope": "kitchen", "scope_level": "room"})
+    ]
+    assert used_to(stating[0]).usual is None
+    assert used_to(stating[1]).usual is not None
+    for one in stating:
+        assert isinstance(judged(one), Accepted)
+        moved = judged(one._replace(payload=one.payload.replace(b'"kitchen"', b'"attic"')))
+        assert isinstance(moved, Rejected)
+        assert moved.reason_code == "topic_mismatch"
+
+
+def test_who_sends_other_fields_each_time_takes_no_more_memory() -> None:
+    topic, message = VALID["AfferentSignal"]
+    optional = {
+        "historical": True, "priority": "normal", "qos_hint": 1, "auth": "x", "deadline_ms": 1,
+        "content_encoding": "identity", "principal": "x", "origin_plane": "spinal",
+        "content_type": "application/json",
+    }  # fmt: skip
+    some = [dict(zip(optional, chosen, strict=True)) for chosen in product((0, 1), repeat=9)]
+    kept = set()
+    forget(packet(topic, written(message)))
+    for chosen in some[:300]:
+        meta = message["meta"] | {name: optional[name] for name in optional if chosen[name]}
+        one = packet(topic, written(message | {"meta": meta}))
+        way(one).usual, way(one).habit = None, Habit()
+        for _ in range(A_WHILE):
+            judged(one)
+        assert way(one).usual is not None
+        kept.add(len(habits._MADE))
+    assert max(kept) == habits._KEPT
+
+
+def test_models_of_different_kinds_are_not_equal() -> None:
+    same = {"code": "x", "message": "y", "kind": "terminal"}
+    assert ErrorDetail(**same) == ErrorDetail(**same, category=None)
+    assert ErrorDetail(**same) != ErrorDetail(**same, category="policy")
+    assert same != REAL
