@@ -30,7 +30,6 @@ from nervus.bus import client as client_module
 from nervus.bus import session as session_module
 from nervus.bus.client import Client, FastClient, client_class
 from nervus.bus.session import Delivery
-from nervus.runtime.identity import Identity
 from nervus.runtime.settings import free_port
 from nervus.wire import Packet, topics
 from support import House
@@ -361,6 +360,22 @@ def test_with_a_library_of_another_shape_the_stock_path_is_taken(
     assert "slower" in caplog.text
 
 
+RELAYED = topics.gated_relay("room", "kitchen", "somatic").topic
+
+
+def relayed(house: House, reader: Reader) -> tuple[Session, Session]:
+    """A consumer that reads what is relayed, and a relay that writes it, both over TLS."""
+    broker = house.settings.brokers.core
+
+    def session(name: str, role: str, **rest: Any) -> Session:
+        tls = house.join(name, role).ssl_context()
+        address = BrokerAddress(broker.connect_host, broker.port, tls=tls)
+        return Session(name, "core", address, **rest)
+
+    filters = subscriptions([topics.GATED_RELAY])
+    return session("app", "consumer", filters=filters, on_packet=reader), session("r-1", "relay")
+
+
 async def test_what_a_full_socket_does_not_take_arrives_whole_and_in_order_over_tls(
     running_house: House, monkeypatch: pytest.MonkeyPatch, client_kind: type[Client]
 ) -> None:
@@ -372,20 +387,11 @@ async def test_what_a_full_socket_does_not_take_arrives_whole_and_in_order_over_
 
     monkeypatch.setattr(client_kind, "_on_socket_open", narrow)
     reader = Reader()
-    consumer, relay = (running_house.join(*who) for who in (("app", "consumer"), ("r-1", "relay")))
-    listener = running_house.settings.brokers.core
-
-    def session(identity: Identity, **rest: Any) -> Session:
-        address = BrokerAddress(listener.connect_host, listener.port, tls=identity.ssl_context())
-        return Session(identity.name, "core", address, **rest)
-
-    topic = topics.gated_relay("room", "kitchen", "somatic").topic
-    writer = session(relay)
-    filters = subscriptions([topics.GATED_RELAY])
+    listener, writer = relayed(running_house, reader)
     texts = [b"%d " % number * 2_000 for number in range(200)]
-    async with running(session(consumer, filters=filters, on_packet=reader), writer):
+    async with running(listener, writer):
         for text in texts:
-            writer.post(Outgoing(topic, text, qos=1))
+            writer.post(Outgoing(RELAYED, text, qos=1))
         await within(lambda: len(reader.packets) == len(texts))
     assert [packet.payload for packet in reader.packets] == texts
 
@@ -393,19 +399,10 @@ async def test_what_a_full_socket_does_not_take_arrives_whole_and_in_order_over_
 async def test_packets_of_every_size_arrive_whole_over_tls(running_house: House) -> None:
     sizes = [0, 1, 127, 128, 8_000, *range(300, 600), 8_000]
     reader = Reader()
-    consumer, relay = (running_house.join(*who) for who in (("app", "consumer"), ("r-1", "relay")))
-    listener = running_house.settings.brokers.core
-
-    def session(identity: Identity, **rest: Any) -> Session:
-        address = BrokerAddress(listener.connect_host, listener.port, tls=identity.ssl_context())
-        return Session(identity.name, "core", address, **rest)
-
-    topic = topics.gated_relay("room", "kitchen", "somatic").topic
-    writer = session(relay)
-    filters = subscriptions([topics.GATED_RELAY])
-    async with running(session(consumer, filters=filters, on_packet=reader), writer):
+    listener, writer = relayed(running_house, reader)
+    async with running(listener, writer):
         for number, size in enumerate(sizes):
-            writer.post(Outgoing(topic, bytes([number % 256]) * size, qos=number % 2))
+            writer.post(Outgoing(RELAYED, bytes([number % 256]) * size, qos=number % 2))
         await within(lambda: len(reader.packets) == len(sizes))
     # QoS 1 and QoS 0 may overtake each other on their way through the outbox.
     sent = [bytes([number % 256]) * size for number, size in enumerate(sizes)]

@@ -156,6 +156,19 @@ def test_last_line_counts_tests_as_pytest_does(tmp_path: Path) -> None:
     assert output.splitlines()[-1].startswith("1 failed, 1 passed, 1 skipped, 1 checks in ")
 
 
+def limited(folder: Path, *module: str) -> subprocess.CompletedProcess[str]:
+    """Run a module where pytest finds the plugin for limits."""
+    return subprocess.run(
+        [sys.executable, "-m", *module],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKS.parents[1] / "tests")},
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+
+
 @pytest.mark.timeout(60)  # what it looks for is a run that hangs, and no busy machine is to look so
 def test_a_test_over_its_limit_fails_while_coverage_measures_it_and_the_next_one_runs(
     tmp_path: Path,
@@ -169,15 +182,7 @@ def test_a_test_over_its_limit_fails_while_coverage_measures_it_and_the_next_one
     )
     measured = ("coverage", "run", "--branch", "--source=.", "--data-file=data")
     tests = ("pytest", "-c", "/dev/null", "-p", "plugins.limit_plugin", "--tb=line", ".")
-    result = subprocess.run(
-        [sys.executable, "-m", *measured, "-m", *tests],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKS.parents[1] / "tests")},
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    result = limited(tmp_path, *measured, "-m", *tests)
     assert "8 failed, 1 passed" in result.stdout, result.stdout + result.stderr
     assert result.stdout.count("Timeout (>0.1s)") >= 8
 
@@ -193,15 +198,7 @@ def test_a_limit_that_ends_while_a_report_is_made_ends_no_run(tmp_path: Path) ->
         "def test_refused():\n    assert 0\n\ndef test_torn_down(endless):\n    pass\n"
     )
     tests = ("pytest", "-c", "/dev/null", "-p", "plugins.limit_plugin", "--timeout=0.5", ".")
-    result = subprocess.run(
-        [sys.executable, "-m", *tests],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKS.parents[1] / "tests")},
-        capture_output=True,
-        text=True,
-        timeout=55,
-        check=False,
-    )
+    result = limited(tmp_path, *tests)
     assert "1 failed, 1 passed, 1 error" in result.stdout, result.stdout + result.stderr
 
 
