@@ -5,6 +5,7 @@ import pytest
 from contract.vectors import NOW_MS, VALID, packet, valid
 from nervus.wire import Accepted, Guard, Mint, Packet, Publish, Rejected, RejectLane, encode, topics
 from nervus.wire.rejects import FOLD_MS, KEY_LIMIT
+from nervus.wire.times import NEVER
 
 
 def lane() -> RejectLane:
@@ -33,15 +34,19 @@ def test_the_first_reject_of_a_kind_is_published_at_once_and_passes_the_guard() 
 
 def test_a_flood_of_one_kind_becomes_one_event_with_a_count() -> None:
     core = lane()
+    assert core.due_ms == NEVER
     assert len(core.step(rejected(), NOW_MS)) == 1
     for n in range(1_000):
         assert core.step(rejected(), NOW_MS + n) == []
+    assert core.due_ms == NOW_MS + FOLD_MS
     assert core.tick(NOW_MS + FOLD_MS - 1) == []
     (folded,) = core.tick(NOW_MS + FOLD_MS)
     assert folded.message.payload.count == 1_000
     assert folded.message.payload.window_ms == FOLD_MS
     assert core.total == 1_001
+    assert core.due_ms == NOW_MS + 2 * FOLD_MS
     assert core.tick(NOW_MS + 2 * FOLD_MS) == []
+    assert core.due_ms == NEVER
     assert len(core.step(rejected(), NOW_MS + 2 * FOLD_MS)) == 1
 
 

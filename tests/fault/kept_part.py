@@ -23,6 +23,8 @@ _ids = Mint("part", "brainstem", seed=5, boot=1)
 class Obedient:
     """A core that publishes whatever it is offered."""
 
+    due_ms = 0
+
     def step(self, event: Any, _: int) -> Sequence[Any]:
         return [event] if isinstance(event, Publish) else ()
 

@@ -30,6 +30,8 @@ NOW_MS = unix_ms("2026-11-20T12:00:00.000Z")
 class Actor:
     """A core that notes what it acts upon."""
 
+    due_ms = 0
+
     def __init__(self) -> None:
         self.acted: list[str] = []
 

@@ -88,6 +88,8 @@ async def test_one_whose_turn_is_over_writes_nothing_and_its_successor_stands_fo
 class Listener:
     """A core that notes what it is stepped with."""
 
+    due_ms = 0
+
     def __init__(self) -> None:
         self.heard: list[str] = []
 

@@ -25,6 +25,8 @@ class Offered:
 class Echo:
     """Says what it was given: each bundle again, each other event as its own effect."""
 
+    due_ms = 0
+
     def __init__(self, mint: Mint) -> None:
         self._mint = mint
         self.events: list[Any] = []

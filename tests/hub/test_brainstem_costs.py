@@ -23,11 +23,11 @@ from nervus.brainstem import build as build_brainstem
 from nervus.brainstem.machine import TAKES
 from nervus.brainstem.rate import Rate
 from nervus.bus import Machine, Origin
+from nervus.bus.machine import TICK_MS
 from nervus.thalamus import ThalamusSettings
 from nervus.thalamus import build as build_relay
 from nervus.wire import Accepted, Guard, Packet, Publish, Rejected, topics
 from simulation.boards import Board
-from simulation.process import TICK_MS
 
 SOURCES = 2_000
 """What is kept of each is the same when there are 10,000, which take half a minute to trace."""

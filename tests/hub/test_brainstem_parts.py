@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from hub.brainstem_inputs import brainstem, bundles
 from hub.plane_inputs import NOW_MS, afferent
 from nervus.brainstem import BrainstemSettings
-from nervus.brainstem.agenda import NEVER, Agenda
+from nervus.brainstem.agenda import Agenda
 from nervus.brainstem.correlation import Episodes
 from nervus.brainstem.signal import Signal
 from nervus.brainstem.source import SIGNALS_OF_A_SOURCE, Sources
 from nervus.brainstem.statistics import HISTOGRAM_WORDS, Statistics
 from nervus.brainstem.stream import Shape, Stream
 from nervus.brainstem.window import Summary
+from nervus.wire.times import NEVER
 
 ON = True
 

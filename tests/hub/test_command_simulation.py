@@ -114,6 +114,11 @@ class Commands(RuleBasedStateMachine):
         self.world.step(Grants(GRANTS))
 
     @invariant()
+    def before_it_is_due_a_tick_does_nothing(self) -> None:
+        if self.world.reliable.due_ms > self.world.now_ms:
+            assert self.world.reliable.tick(self.world.now_ms) == []
+
+    @invariant()
     def one_outcome_for_each_action(self) -> None:
         seen: dict[str, bytes] = {}
         for publish in self.world.sent("outcome"):

@@ -12,6 +12,7 @@ from nervus.policy.audit import verify_chain
 from nervus.policy.raw import OpenRaw
 from nervus.policy.record import AppendAudit, AuditRecord
 from nervus.wire.raw import RawGrant
+from nervus.wire.times import NEVER
 
 PREFIX = "/sc/aff/event/room/kitchen/sensor/sound_level"
 
@@ -131,15 +132,18 @@ def test_it_ends_by_itself_when_it_expires_and_that_is_audited() -> None:
     core = policy("")
     read(core, asked(), asked("b", topic_prefix=f'"{PREFIX.replace("kitchen", "hall")}"',
                               expires=at(NOW_MS + 90_000)))  # fmt: skip
+    assert core.due_ms == NOW_MS + 60_000
     assert core.tick(NOW_MS + 59_999) == []
     (record,), opened = told(core.tick(NOW_MS + 60_000))
     assert (record.allowed, record.reason_codes[0]) == (False, "raw_expired")
     assert [grant.id for grant in opened.grants] == ["b"]
+    assert core.due_ms == NOW_MS + 90_000
     assert core.tick(NOW_MS + 60_050) == []
     # The same table read again asks for what is over.
     (refused, ended), opened = read(core, asked(), now_ms=NOW_MS + 61_000)
     assert {refused.reason_codes[0], ended.reason_codes[0]} == {"raw_expired", "raw_withdrawn"}
     assert opened.grants == ()
+    assert core.due_ms == NEVER
 
 
 @pytest.mark.req("S2-29", "S4-46")

@@ -15,6 +15,7 @@ from nervus.runtime.services import ServiceContext
 from nervus.store import Store
 from nervus.wire import Accepted, Connected, Mint, Publish, topics
 from nervus.wire.contracts import InputRef, RejectEvent, RejectEventPayload
+from nervus.wire.times import NEVER
 from support import House
 from system.command_clients import Client, beside, now_ms, until
 
@@ -128,8 +129,11 @@ def test_events_that_were_retained_are_erased_now_and_then_by_topic() -> None:
     for room in ("hall", "kitchen"):
         core.step(retained(topics.afferent("room", room, "motion", "b1").topic), NOW_MS)
     core.step(retained("/not/ours"), NOW_MS)
+    assert core.due_ms <= NOW_MS
     assert core.tick(NOW_MS) == [EraseRetained((topics.AFFERENT,))]
+    assert core.due_ms == NEVER
     core.step(retained(topics.ping("b1").topic), NOW_MS + 1)
+    assert core.due_ms == NOW_MS + 10_000
     assert core.tick(NOW_MS + 9_999) == []
     assert core.tick(NOW_MS + 10_000) == [EraseRetained((topics.PING,))]
 

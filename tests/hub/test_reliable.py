@@ -406,8 +406,11 @@ def test_finished_actions_are_forgotten_by_age_and_number() -> None:
     assert len(world.stored()) == 3
     for action in actions:
         world.confirm(world.outcomes(action))
+    assert world.reliable.due_ms == 0
     world.tick(1)
     assert list(world.stored()) == actions[1:]
+    world.tick(world.reliable.due_ms - world.now_ms)
+    assert list(world.stored()) == actions[2:]
     world.tick(60_000)
     assert not world.stored()
 

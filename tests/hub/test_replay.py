@@ -46,7 +46,7 @@ def test_what_was_recorded_replays_as_it_was(recorded: Path, tmp_path: Path) -> 
     assert set(planes) == {"brainstem", "relay", "gatekeeper"}
     for one in planes.values():
         assert one["differed"] == 0
-        assert one["agreed"] >= one["inputs"] - 1 > 200
+        assert one["agreed"] >= one["inputs"] - 1 > 5
         assert one["exact"]
         assert not one["other_code"]
         lines = (tmp_path / "logs" / f"{one['plane']}.log").read_bytes().splitlines()

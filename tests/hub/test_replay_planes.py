@@ -9,7 +9,9 @@ import pytest
 
 from hub.journals import only_run
 from hub.plane_inputs import NOW_MS, afferent, bundle, bundle_payload, gate
-from nervus.bus import Journal, JournalSettings, Origin, Start
+from nervus.brainstem import BrainstemSettings
+from nervus.bus import Journal, JournalSettings, Origin, Start, publishes
+from nervus.bus.journal_file import Answered, Ticked, Took
 from nervus.runtime.replay import PLANES, replay_of
 from nervus.wire import Accepted, Mint, Packet, Rejected, encode, topics
 from nervus.wire.contracts import InputRef, RejectEvent, RejectEventPayload, RelayBundle
@@ -89,6 +91,22 @@ def record(plane: str, folder: Path) -> list[bytes]:
             apply(machine.core.tick(now_ms), now_ms)
             apply(machine.lane.tick(now_ms), now_ms)
     return said
+
+
+@pytest.mark.req("S4-17")
+def test_with_other_settings_what_is_due_at_other_times_is_done_then() -> None:
+    settings = BrainstemSettings(window_ms=5_000).model_dump(mode="json")
+    start = Start("brainstem", "1", "c0de", settings, 7, NOW_MS // 1000, "home")
+    silence = [Ticked(1, NOW_MS + 5_280), Ticked(2, NOW_MS + 60_000)]
+    records = [start, Answered("b1", "room/kitchen"), Took(0, NOW_MS, sent(afferent(1, NOW_MS)))]
+
+    def bundles(changes: dict[str, Any]) -> list[int]:
+        runs = replay_of(start, changes).run([*records, *silence], timely=True)
+        return [at_ms for at_ms, one in publishes(runs) if one.address.spec is topics.RELAY_BUNDLE]
+
+    lateness_ms = BrainstemSettings().lateness_ms
+    assert bundles({}) == [NOW_MS + 5_280]
+    assert bundles({"window_ms": 1_000}) == [NOW_MS + 1_000 + lateness_ms]
 
 
 @pytest.mark.req("S4-56")

@@ -133,6 +133,11 @@ class Updates(RuleBasedStateMachine):
         self.world.crash = lambda: next(modes, "live")
 
     @invariant()
+    def before_it_is_due_a_tick_does_nothing(self) -> None:
+        if self.world.core.due_ms > self.world.now_ms:
+            assert self.world.core.tick(self.world.now_ms) == []
+
+    @invariant()
     def a_board_has_one_open_update(self) -> None:
         taken = [row.device_id for row in self.world.stored().boards if row.state in OPEN]
         assert len(taken) == len(set(taken))

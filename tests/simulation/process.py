@@ -8,12 +8,12 @@ from pydantic import TypeAdapter
 
 from nervus.bus import Machine, Origin, numbered
 from nervus.bus.journal_file import Happened, Input, Record, Start, Ticked, Took
+from nervus.bus.machine import TICK_MS
 from nervus.thalamus import Claim, Leases
 from nervus.wire import Accepted, Connected, Hold, Packet, Publish, Rejected, Release, Removed
 from nervus.wire.topic import TopicSpec
 
 Build = Callable[[Origin], Machine]
-TICK_MS = 50
 
 _PLAIN = {kind: TypeAdapter(kind) for kind in (Connected, Leases)}
 
@@ -77,13 +77,19 @@ class Process:
         self.origin: Origin
         self._part = part
         self._keep = keep
-        self._tick_due_ms = 0
+        self._ticked_ms = 0
+
+    @property
+    def due_ms(self) -> int:
+        """When it is ticked next, by its own clock."""
+        machine = self.machine
+        return max(min(machine.core.due_ms, machine.lane.due_ms), self._ticked_ms + TICK_MS)
 
     def start(self, seed: int, clock_ms: int) -> None:
         """A new incarnation that knows nothing."""
         self.incarnation += 1
         self.alive = True
-        self.now_ms, self._tick_due_ms, self.committed_ms = clock_ms, 0, 0
+        self.now_ms, self._ticked_ms, self.committed_ms = clock_ms, 0, 0
         self.origin = Origin(seed, clock_ms // 1000, "home", self._part.number)
         self.machine = self._part.build(self.origin)
         self.journal, self.log = [], []
@@ -114,9 +120,9 @@ class Process:
     def tick(self, clock_ms: int) -> Step | None:
         """Time passed; None while no tick is due, and where nothing comes of it."""
         now_ms = self._time(clock_ms)
-        if now_ms < self._tick_due_ms:
+        if now_ms < self.due_ms:
             return None
-        self._tick_due_ms = now_ms + TICK_MS
+        self._ticked_ms = now_ms
         if self._keep:
             self._record(Ticked(len(self.journal), now_ms))
         effects = self.machine.core.tick(now_ms)

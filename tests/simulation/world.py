@@ -17,7 +17,7 @@ from nervus.brainstem.machine import FROM_PARTS
 from nervus.brainstem.machine import TAKES as FROM_BOARDS
 from nervus.brainstem.settings import WindowShape
 from nervus.bus import Machine, Origin
-from nervus.bus.shell import CLOCK_BACK_MS
+from nervus.bus.clock import CLOCK_BACK_MS, LONGEST_MS
 from nervus.thalamus import Claim, GatesSettings, Leases, ThalamusSettings, build_gatekeeper
 from nervus.thalamus import build as build_relay
 from nervus.thalamus.lease_store import SCHEMA, claim
@@ -29,7 +29,7 @@ from nervus.wire.topic import TopicSpec
 from nervus.wire.topic_parser import parse
 from simulation.boards import Board, Sample, house
 from simulation.parts import Others
-from simulation.process import TICK_MS, Part, Process, Step
+from simulation.process import Part, Process, Step
 
 START_MS: Final = 1_790_000_000_000
 
@@ -152,7 +152,7 @@ class World:
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._ready: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._number = 0
-        self._tick_ms = START_MS + TICK_MS
+        self._tick_ms = START_MS
         self._takers: dict[tuple[str, str], list[Process]] = defaultdict(list)
         for process in self.processes:
             for taken in process.takes:
@@ -198,8 +198,7 @@ class World:
                 self.true_ms, _, work, arguments = heapq.heappop(queue)
                 work(*arguments)
             elif self._tick_ms < end_ms:
-                self.true_ms = self._tick_ms
-                self._tick_ms += TICK_MS
+                self.true_ms = max(self.true_ms, self._tick_ms)
                 self._tick()
             else:
                 self.true_ms = end_ms
@@ -218,7 +217,9 @@ class World:
         self.run(seconds)
 
     def _tick(self) -> None:
+        """Tick whatever is due, and look at the clock, as shells do."""
         clock_ms = self.clock_ms
+        self._tick_ms = self.true_ms + LONGEST_MS
         for process in self.processes:
             if not process.alive:
                 continue
@@ -229,6 +230,11 @@ class World:
             step = process.tick(clock_ms)
             if step is not None:
                 self._happened(step)
+            else:
+                self._wake_for(process)
+
+    def _wake_for(self, process: Process) -> None:
+        self._tick_ms = min(self._tick_ms, process.due_ms - self.offset_ms)
 
     # ---- boards and parts that are not ours ----
 
@@ -284,9 +290,10 @@ class World:
 
     def _happened(self, step: Step) -> None:
         self._watch(step)
-        if step.claims:
-            self._commit(step.process, step.claims)
         process = step.process
+        self._wake_for(process)
+        if step.claims:
+            self._commit(process, step.claims)
         for publish in step.sent:
             if process.committed_ms > self.true_ms:
                 arguments = process, process.incarnation, publish

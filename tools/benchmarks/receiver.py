@@ -56,6 +56,11 @@ class Watched:
         self.publishes = 0
         self._core = core
 
+    @property
+    def due_ms(self) -> int:
+        """As the core's."""
+        return self._core.due_ms
+
     def step(self, event: Any, now_ms: int, /) -> Sequence[Any]:
         """As the core, watched."""
         effects = self._core.step(event, now_ms)

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Any
 
 from nervus.wire import Publish, Release
+from nervus.wire.times import NEVER
 
 Due = Publish | Release
 Action = Callable[[Any, int], Sequence[Due]]
-
-NEVER: Final = 2**63
 
 
 class Agenda:

@@ -103,6 +103,11 @@ class Brainstem:
         return self._intake.counters
 
     @property
+    def due_ms(self) -> int:
+        """When something is due next, unix milliseconds."""
+        return self._agenda.next_ms
+
+    @property
     def patterns(self) -> PatternCounters:
         """What became of patterns."""
         return self._patterns.counters

@@ -10,6 +10,7 @@ from typing import ClassVar, Final, Literal, Never, Self
 from nervus.bus.errors import PublishError
 from nervus.store import Store
 from nervus.wire import Publish
+from nervus.wire.times import NEVER
 from nervus.wire.topic_parser import parse
 
 SCHEMA: Final = """
@@ -125,6 +126,11 @@ class Ledger:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def due_ms(self) -> int:
+        """When it is looked at next, unix milliseconds."""
+        return self._look_due_ms if self._rows else NEVER
 
     async def load(self) -> None:
         """Take up what an earlier process recorded."""

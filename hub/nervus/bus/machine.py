@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from nervus.bus.shard import Shard
 from nervus.wire import Guard, RejectLane
 
 Granted = Callable[[str], str | None]
 """From a device id to its granted `scope_level/scope`, None when there is no such device."""
+
+TICK_MS: Final = 50
+"""Least time between two ticks of a core, whatever is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,20 @@ class Core(Protocol):
     `Publish`, `Rejected`, `Hold`, `Release`, and whatever the plane's own `commit` understands.
     """
 
+    @property
+    def due_ms(self) -> int:
+        """When it is to be ticked next, unix milliseconds; 0 for as soon as may be.
+
+        A tick before does nothing, so that it need not be called. Asked after each step and tick.
+        """
+        ...
+
     def step(self, event: Any, now_ms: int, /) -> Sequence[Any]:
         """Take one event at `now_ms`, unix milliseconds that never run backwards."""
         ...
 
     def tick(self, now_ms: int, /) -> Sequence[Any]:
-        """Let time pass; called at least every 50 ms."""
+        """Let time pass; called once something is due, `TICK_MS` after the last at least."""
         ...
 
 

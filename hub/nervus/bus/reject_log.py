@@ -114,8 +114,9 @@ class RejectLog:
     async def run(self) -> Never:
         """Store and send until cancelled."""
         while True:
+            under_way = self._under_way or self._sent or self._unheard
             with suppress(TimeoutError):
-                async with asyncio.timeout(_FLUSH_S):
+                async with asyncio.timeout(_FLUSH_S if under_way else None):
                     await self._wake.wait()
             self._wake.clear()
             await self._store_waiting()

@@ -24,7 +24,7 @@ from nervus.bus.journal_file import (
     Torn,
     Turn,
 )
-from nervus.bus.machine import Granted, Machine
+from nervus.bus.machine import TICK_MS, Granted, Machine
 from nervus.wire import Connected, Publish, Rejected
 
 Effects = tuple[Any, ...]
@@ -57,25 +57,32 @@ class Replay:
         self._events: dict[str, TypeAdapter[Any]] = {
             kind.__name__: TypeAdapter(kind) for kind in (Connected, *self.machine.events)
         }
-        self._member = self.machine
+        self._turn, self._member = "", self.machine
+        self._ticked_ms: dict[str, int] = {}
+        self._now_ms = 0
         self._handed: dict[tuple[str, str], deque[Any]] = {}
         self.exact = True
         """Whether every input since the start was there."""
 
-    def run(self, records: Iterable[Record]) -> Iterator[Replayed]:
+    def run(self, records: Iterable[Record], *, timely: bool = False) -> Iterator[Replayed]:
         """Yield what comes of each recorded input.
+
+        Args:
+            records: A start and what followed.
+            timely: Tick it also when no tick was recorded and something is due: with other
+                settings that is at other times. Such a tick has the number -1.
 
         Raises:
             JournalError: An event is of a kind that this machine does not know.
         """
         waiting: tuple[Input, Effects] | None = None
         known = True
-        for record in records:
+        for record in self._timely(records) if timely else records:
             match record:
                 case Start():
                     pass
                 case Turn(member):
-                    self._member = self.machine.members[member]
+                    self._turn, self._member = member, self.machine.members[member]
                 case Answered(device_id, scope):
                     self._answers[device_id] = scope
                 case Lost() | Torn():
@@ -111,6 +118,32 @@ class Replay:
                 return self._applied(machine.core.step(self._event(event), now_ms), now_ms)
             case Refused():
                 return tuple(machine.lane.step(event.rejected, now_ms))
+
+    def _missed(self, event: Input) -> Iterator[Record]:
+        """The ticks before an input that a shell would not have left out."""
+        taking = self._turn
+        for name, member in (self.machine.members or {"": self.machine}).items():
+            ticked_ms = self._ticked_ms.get(name, event.now_ms)
+            while True:
+                due_ms = min(member.core.due_ms, member.lane.due_ms)
+                due_ms = max(due_ms, ticked_ms + TICK_MS, self._now_ms)
+                if due_ms + TICK_MS > event.now_ms:
+                    break
+                ticked_ms = due_ms
+                if self._turn != name:
+                    yield Turn(name)
+                yield Ticked(-1, due_ms)
+            ticks = name == taking and isinstance(event, Ticked)
+            self._ticked_ms[name] = event.now_ms if ticks else ticked_ms
+        if self._turn != taking:
+            yield Turn(taking)
+        self._now_ms = event.now_ms
+
+    def _timely(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            if isinstance(record, Input):
+                yield from self._missed(record)
+            yield record
 
     def _applied(self, effects: Sequence[Any], now_ms: int) -> Effects:
         applied: list[Any] = []

@@ -11,11 +11,12 @@ from typing import Any, ClassVar, Final, Never
 
 from nervus.bus.batch import Batch, ShellCounters, Unacknowledged
 from nervus.bus.batch import durable as made_durable
-from nervus.bus.errors import ClockSetBackError, OfferTimeoutError, PublishDeniedError, PublishError
+from nervus.bus.clock import Clock
+from nervus.bus.errors import OfferTimeoutError, PublishDeniedError, PublishError
 from nervus.bus.failure import first_failure
 from nervus.bus.journal import Recorder
 from nervus.bus.ledger import Ledger, Ownership, Retained
-from nervus.bus.machine import Core
+from nervus.bus.machine import TICK_MS, Core
 from nervus.bus.memory import Memory
 from nervus.bus.outbox import Done, Outgoing
 from nervus.bus.reject_log import RejectLog
@@ -36,8 +37,6 @@ from nervus.wire import (
 )
 from nervus.wire.verdict import Verdict
 
-TICK_MS: Final = 50
-CLOCK_BACK_MS: Final = 10_000
 _LOG: Final = logging.getLogger(__name__)
 _SLICE_S: Final = 0.001
 _TOGETHER: Final = 16
@@ -108,7 +107,9 @@ class Shell:
         self._confirmed = confirmed
         self._journal = journal
         self._memory = memory
-        self._clock = clock
+        self._arrived = asyncio.Event()
+        self._clock = Clock(clock, self._arrived.set)
+        self._time = self._clock.now_ms
         self.ledger: Ledger | None = None
         self.reject_log: RejectLog | None = None
         if store is not None:
@@ -118,11 +119,9 @@ class Shell:
         places = min(session.receive_maximum for session in sessions)
         self._unacknowledged = Unacknowledged(places // 2, self.counters)
         self._together = 1
-        self._now_ms = 0
-        self._tick_due_ms = 0
+        self._ticked_ms = 0
         self._urgent: deque[Delivery | Connected | _Offer] = deque()
         self._bulk: deque[Delivery] = deque()
-        self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._uncommitted: asyncio.Queue[Batch] = asyncio.Queue()
         self._committing = 0
@@ -178,12 +177,13 @@ class Shell:
                 for session in self._sessions.values():
                     tasks.create_task(session.run(), name=f"session {session.broker}")
                 tasks.create_task(self._consume(), name="core")
-                tasks.create_task(self._wake(), name="ticks")
                 tasks.create_task(self._publish_committed(), name="publisher")
                 if on_ready is not None:
                     tasks.create_task(self._tell_ready(on_ready), name="readiness")
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
+        finally:
+            self._clock.stop()
         raise AssertionError("a shell ends by cancellation or by an error")
 
     async def _recall(self) -> None:
@@ -222,21 +222,25 @@ class Shell:
             self._take_some()
         if self._urgent or self._bulk:
             self._arrived.set()
+        elif self._core.due_ms < self._clock.rings_ms:
+            self._rest()
 
     async def _consume(self) -> Never:
         while True:
+            self._rest()
             await self._arrived.wait()
             self._arrived.clear()
             await self._drain()
-            self._check_clock()
+            self._clock.check()
             self._tick_if_due(self._time())
 
-    async def _wake(self) -> Never:
-        """Let `_consume` tick when that is due; a timeout of its own would cost it each packet."""
-        while True:
-            left_ms = self._tick_due_ms - self._time()
-            await asyncio.sleep((left_ms if 0 < left_ms < TICK_MS else TICK_MS) / 1000)
-            self._arrived.set()
+    def _rest(self) -> None:
+        """Wake `_consume` when something is due; a timeout of its own would cost each packet."""
+        due_ms = self._due_ms()
+        self._clock.ring_by(due_ms if self.ledger is None else min(due_ms, self.ledger.due_ms))
+
+    def _due_ms(self) -> int:
+        return max(min(self._core.due_ms, self._lane.due_ms), self._ticked_ms + TICK_MS)
 
     async def _drain(self) -> None:
         while self._urgent or self._bulk:
@@ -265,15 +269,15 @@ class Shell:
         self._room.set()
 
     def _tick_if_due(self, now_ms: int) -> None:
-        if now_ms < self._tick_due_ms:
+        if self.ledger is not None:
+            self.ledger.tick(now_ms)
+        if now_ms < self._due_ms():
             return
-        self._tick_due_ms = now_ms + TICK_MS
+        self._ticked_ms = now_ms
         if self._journal is not None:
             self._journal.tick(now_ms)
         self._apply(self._core.tick(now_ms), now_ms, None)
         self._tell(self._lane.tick(now_ms))
-        if self.ledger is not None:
-            self.ledger.tick(now_ms)
 
     def _take(self, queue: deque[Any], most: int, now_ms: int) -> None:
         """Take so many at most: judge all their packets, then step each.
@@ -479,18 +483,3 @@ class Shell:
                 self._reject_own(denied(publish))
         elif publish.qos and self._confirmed is not None:
             self._confirmed(publish)
-
-    def _check_clock(self) -> None:
-        # A core's time stands still until the clock has caught up: no window would close, no gate
-        # expire. Whoever supervises the part starts it anew, in the new time.
-        back_ms = self._now_ms - self._clock()
-        if back_ms > CLOCK_BACK_MS:
-            raise ClockSetBackError(
-                f"the clock was set back by {back_ms / 1000:.0f} s",
-                where="system clock",
-                hint="parts start anew in the new time; run `nervus doctor` if it happens again",
-            )
-
-    def _time(self) -> int:
-        self._now_ms = max(self._now_ms, self._clock())
-        return self._now_ms

@@ -54,7 +54,8 @@ class History:
     def __init__(self, settings: HistorySettings) -> None:
         self.counters = HistoryCounters()
         self._settings = settings
-        self._trim_due_ms = 0
+        self.due_ms = 0
+        """When the oldest may go next, unix milliseconds."""
 
     def step(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Record | Trim]:
         """Take a message."""
@@ -80,9 +81,9 @@ class History:
 
     def tick(self, now_ms: int) -> Sequence[Trim]:
         """Now and then let the oldest go."""
-        if now_ms < self._trim_due_ms:
+        if now_ms < self.due_ms:
             return []
-        self._trim_due_ms = now_ms + self._settings.trim_ms
+        self.due_ms = now_ms + self._settings.trim_ms
         before_ms = now_ms - round(self._settings.keep_days * _DAY_MS)
         return [Trim(before_ms, self._settings.limit_mib * _MIB, self._settings.slice_rows)]
 

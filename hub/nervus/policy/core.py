@@ -96,6 +96,11 @@ class Policy:
         self.counters: Counter[str] = Counter()
         """Decisions by reason code, since the start."""
 
+    @property
+    def due_ms(self) -> int:
+        """When what was allowed ends next, unix milliseconds."""
+        return self._raw.due_ms
+
     def step(
         self, event: Accepted | RegimeChanged | Unannounced | Connected, now_ms: int
     ) -> list[Effect]:

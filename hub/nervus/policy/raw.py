@@ -11,6 +11,7 @@ from nervus.policy.settings import PolicySettings
 from nervus.wire import Mint, timestamp
 from nervus.wire.raw import ROOT, RawGrant, selected
 from nervus.wire.registries import sensor_channels
+from nervus.wire.times import NEVER
 
 CAPABILITY: Final = "raw.relay"
 """What an opt-in is in the audit."""
@@ -67,6 +68,11 @@ class RawDesk:
         new = [rule for rule in rules if rule.id not in self._rules]
         decided = [self._decided(rule, now_ms) for rule in new]
         return [*ended, *decided, OpenRaw(tuple(self._grants.values()))]
+
+    @property
+    def due_ms(self) -> int:
+        """When the first opt-in in force ends, unix milliseconds."""
+        return min((grant.expires_ms for grant in self._grants.values()), default=NEVER)
 
     def tick(self, now_ms: int) -> list[AppendAudit | OpenRaw]:
         """End what has expired."""

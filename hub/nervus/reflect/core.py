@@ -8,6 +8,7 @@ from typing import Any, Final
 from nervus.reflect.reject import Reject
 from nervus.reflect.settings import ReflectSettings
 from nervus.wire import Accepted, Connected, TopicSpec
+from nervus.wire.times import NEVER
 from nervus.wire.topic_parser import parse
 
 ERASE_EVERY_MS: Final = 10_000
@@ -49,6 +50,11 @@ class Reflect:
         """Rejected messages by reason code, since the start."""
         self.sources: Counter[str] = Counter()
         """Rejected messages by source, since the start."""
+
+    @property
+    def due_ms(self) -> int:
+        """When retained events are erased next, unix milliseconds."""
+        return self._erase_due_ms if self._to_erase else NEVER
 
     def step(self, event: Accepted | Connected, now_ms: int) -> Sequence[Effect]:
         """Take one RejectEvent."""

@@ -18,6 +18,7 @@ from nervus.wire.contracts import (
     ErrorDetail,
     Scalar,
 )
+from nervus.wire.times import NEVER
 
 Standing = Literal["new", "repeat", "conflict", "overloaded"]
 Effect = Durable | Publish | Rejected
@@ -113,6 +114,15 @@ class Reliable:
         self._settled_ms = 0
         self.counters: Counter[str] = Counter()
         """Events by name, since the start."""
+
+    @property
+    def due_ms(self) -> int:
+        """When something is due next, unix milliseconds; 0 while anything is under way."""
+        there = (self._registry.availability(key[0]) == "online" for key in self._desk.pending())
+        full = len(self._kept) > self._settings.kept_limit
+        if self._sending or self._unpublished or full or any(there):
+            return 0
+        return next(iter(self._kept.values()), NEVER) + self._settings.kept_ms
 
     def restore(self, actions: Iterable[Action], now_ms: int) -> list[Effect]:
         """Take up stored actions, oldest first; call once, before anything else.

@@ -97,7 +97,7 @@ def replay_of(start: Start, changes: Mapping[str, Any] | None = None) -> Replay:
 
 def replayed(run: JournalRun, changes: Mapping[str, Any] | None = None) -> Iterator[Replayed]:
     """Yield what comes of each input of a run; see `replay_of`."""
-    return replay_of(run.start(), changes).run(run.records())
+    return replay_of(run.start(), changes).run(run.records(), timely=bool(changes))
 
 
 def _settings(plane: Plane, recorded: dict[str, Any], changes: Mapping[str, Any]) -> BaseModel:
@@ -258,7 +258,8 @@ class _Sent:
     def between(self, from_ms: int, to_ms: int) -> Iterator[tuple[int, Publish]]:
         for run in self._journals:
             replay = replay_of(run.start(), self._changes)
-            for one in within(replay.run(self._records(run)), from_ms, to_ms):
+            changed = bool(self._changes or (self._drivers and self._drivers[1]))
+            for one in within(replay.run(self._records(run), timely=changed), from_ms, to_ms):
                 self.inputs += 1
                 yield from publishes([one])
 

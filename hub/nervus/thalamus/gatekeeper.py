@@ -96,7 +96,8 @@ class Gatekeeper:
         self._leases: dict[Scope, Lease] = {}
         self._claim_at: dict[Scope, int] = {}
         self._allowance = TokenBucket(settings.publish_rate, settings.publish_rate, 0)
-        self._due_ms = 0
+        self.due_ms = 0
+        """When something is due next, unix milliseconds."""
         first = StandingGate(
             scope=f"house/{house}",
             target_kind="topic_prefix",
@@ -142,7 +143,7 @@ class Gatekeeper:
 
     def tick(self, now_ms: int) -> Sequence[Effect]:
         """Let strengths fade, renew gates and leases, forget what has ended."""
-        if now_ms < self._due_ms:
+        if now_ms < self.due_ms:
             return []
         effects: list[Effect] = []
         due = sorted(
@@ -152,7 +153,7 @@ class Gatekeeper:
             effects += self._serve(selector, now_ms, None)
         effects += self._claim(now_ms)
         looks = [gate.due_ms for gate in self._gates.values()]
-        self._due_ms = min([*looks, *self._claim_at.values()])
+        self.due_ms = min([*looks, *self._claim_at.values()])
         return effects
 
     def _propose(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
@@ -186,7 +187,7 @@ class Gatekeeper:
             start_ms = min(now_ms, lifetime(message.meta.__dict__, now_ms)[0])
             gate.reasons.proposals[key] = Proposal(weight, start_ms, end_ms)
         effects = self._serve(selector, now_ms, message)
-        self._due_ms = min(self._due_ms, gate.due_ms)
+        self.due_ms = min(self.due_ms, gate.due_ms)
         return effects
 
     def _set_mode(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
@@ -218,12 +219,12 @@ class Gatekeeper:
         gate = self._gates.get(selector)
         if gate is None and len(self._gates) < self._settings.selector_limit:
             gate = self._gates[selector] = _Gate(Reasons())
-            self._due_ms = 0
+            self.due_ms = 0
         return gate
 
     def _look(self, gate: _Gate, at_ms: int) -> None:
         gate.due_ms = min(gate.due_ms, at_ms)
-        self._due_ms = min(self._due_ms, gate.due_ms)
+        self.due_ms = min(self.due_ms, gate.due_ms)
 
     def _serve(self, selector: Selector, now_ms: int, cause: Contract | None) -> Sequence[Effect]:
         """Publish the gate of a selector if it is time, and say when to look again."""
@@ -350,7 +351,7 @@ class Gatekeeper:
             self._leases[lease.scope] = lease
             if lease.epoch is None:
                 self._claim_at[lease.scope] = lease.until_ms
-                self._due_ms = min(self._due_ms, lease.until_ms)
+                self.due_ms = min(self.due_ms, lease.until_ms)
             elif lease.epoch != before:
                 self._publish_again(lease.scope)
 

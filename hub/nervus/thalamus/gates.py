@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from nervus.thalamus.gate import Gate
 from nervus.thalamus.settings import ThalamusSettings
 from nervus.wire import Accepted, Address, Rejected, refuse
 from nervus.wire.contracts import GateState
 from nervus.wire.registries import nuclei
+from nervus.wire.times import NEVER
 
 Scope = tuple[str, str]
 Target = tuple[str, str]
@@ -25,9 +26,6 @@ class _Met(NamedTuple):
 
     gates: tuple[Gate, ...]
     until_ms: int
-
-
-_NEVER: Final = 1 << 62
 
 
 class GateCache:
@@ -117,7 +115,7 @@ class GateCache:
         living = [held for held in found if held.expires_ms > now_ms]
         if len(self._known) >= self._settings.stream_limit:
             self._known.clear()
-        until_ms = min((held.expires_ms for held in living), default=_NEVER)
+        until_ms = min((held.expires_ms for held in living), default=NEVER)
         return _Met(tuple(held.gate for held in living), until_ms)
 
     def _scopes_above(self, scope: Scope) -> list[Scope]:

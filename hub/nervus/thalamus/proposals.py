@@ -6,9 +6,7 @@ from typing import Final
 
 from nervus.thalamus.gate import Mode
 from nervus.thalamus.settings import ModeRule
-
-NEVER: Final = 1 << 62
-"""Unix milliseconds of what does not end by itself."""
+from nervus.wire.times import NEVER
 
 POLICY: Final = "additive"
 """GateState.policy_id: inhibition = clamp(base + sum of suppress - sum of boost), set overrides."""

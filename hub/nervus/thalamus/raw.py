@@ -77,6 +77,11 @@ class RawRelay:
         self._caps: dict[str, TokenBucket] = {}
         self._channels = sensor_channels()
 
+    @property
+    def due_ms(self) -> int:
+        """As the relay's."""
+        return self._relay.due_ms
+
     def step(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
         """Take an afferent, a gate, or the removal of a gate."""
         if isinstance(event, Accepted) and isinstance(event.message, AfferentSignal):

@@ -88,11 +88,12 @@ class Relay:
         self._contests: dict[tuple[str, str], Contest] = {}
         self._thresholds = settings.thresholds
         self._gatekeeper = settings.gatekeeper
-        self._due_ms = 0
+        self.due_ms = 0
+        """When something is due next, unix milliseconds."""
 
     def step(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
         """Take a driver message, a gate, or the removal of a gate."""
-        if now_ms >= self._due_ms:
+        if now_ms >= self.due_ms:
             return [*self.tick(now_ms), *self._take(event, now_ms)]
         return self._take(event, now_ms)
 
@@ -115,7 +116,7 @@ class Relay:
 
     def tick(self, now_ms: int) -> list[Effect]:
         """Send what was merged, end contests, forget what has expired."""
-        if now_ms < self._due_ms:
+        if now_ms < self.due_ms:
             return []
         effects: list[Effect] = []
         for scope, contest in list(self._contests.items()):
@@ -134,7 +135,7 @@ class Relay:
         due = [now_ms + _HOUSEKEEPING_MS]
         due += [contest.end_ms for contest in self._contests.values()]
         due += [s.quiet_until_ms for s in self._streams.values() if s.waiting is not None]
-        self._due_ms = min(due)
+        self.due_ms = min(due)
         return effects
 
     def _driver(self, event: Accepted, now_ms: int) -> Sequence[Effect]:
@@ -163,7 +164,7 @@ class Relay:
             return self._route(entrant, now_ms)
         window_ms = self._settings.contest_window_ms
         contest = self._contests.setdefault(scope, Contest(now_ms - now_ms % window_ms + window_ms))
-        self._due_ms = min(self._due_ms, contest.end_ms)
+        self.due_ms = min(self.due_ms, contest.end_ms)
         if contest.enter(entrant):
             return []
         return self._refuse(entrant, "queue_full", now_ms)
@@ -204,7 +205,7 @@ class Relay:
             return self._expired(entrant, now_ms)
         if not stream.hold(entrant.event.message, entrant.expires_ms):
             return self._refuse(entrant, "queue_full", now_ms)
-        self._due_ms = min(self._due_ms, stream.quiet_until_ms)
+        self.due_ms = min(self.due_ms, stream.quiet_until_ms)
         return [self._decision(entrant, now_ms, allowed=True, decision="aggregate")]
 
     def _stream(self, entrant: Entrant) -> Stream | None:

@@ -50,6 +50,11 @@ class ChunkPace:
         self._per_s = per_s
         self._askers: dict[str, _Asker] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request waits for its turn."""
+        return any(asker.parked is not None for asker in self._askers.values())
+
     def ask(
         self, device_id: str, request: Accepted, now_ms: int
     ) -> tuple[Accepted | None, Accepted | None]:

@@ -64,6 +64,12 @@ class Updates:
         self.counters: Counter[str] = Counter()
         """Events by name, since the start."""
 
+    @property
+    def due_ms(self) -> int:
+        """When something is due next, unix milliseconds; 0 while a board is at work or waits."""
+        busy = self._look or len(self._timings) or self._pace.busy
+        return 0 if busy else self._timings.look_ms
+
     def restore(self, stored: Stored, packs: Mapping[str, Pack], now_ms: int) -> list[Effect]:
         """Take up what is stored; call once, before anything else.
 

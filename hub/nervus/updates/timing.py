@@ -9,6 +9,9 @@ from nervus.updates.settings import UpdatesSettings
 JUMP_MS: Final = 10_000
 """Time between two ticks that can only be the clock set, or the process stopped."""
 
+LOOK_MS: Final = 1_000
+"""Longest time between two ticks, so that a jump is none of those."""
+
 LONGEST_PAUSE: Final = 4
 """The longest pause between two offers, in `answer_ms`."""
 
@@ -49,6 +52,11 @@ class Timings:
 
     def __len__(self) -> int:
         return len(self._timings)
+
+    @property
+    def look_ms(self) -> int:
+        """When to tick at the latest, or what passed by itself would look like a jump."""
+        return 0 if self._ticked_ms is None else self._ticked_ms + LOOK_MS
 
     def boards(self) -> list[str]:
         """The boards at work."""

@@ -6,6 +6,7 @@ from nervus.wire import topics
 from nervus.wire.contracts import InputRef, RejectEvent, RejectEventPayload
 from nervus.wire.effects import Publish
 from nervus.wire.mint import Mint
+from nervus.wire.times import NEVER
 from nervus.wire.verdict import Rejected
 
 FOLD_MS = 5_000
@@ -32,6 +33,12 @@ class RejectLane:
         self._house = house
         self._folds: dict[tuple[str, str], _Fold] = {}
         self.total = 0
+
+    @property
+    def due_ms(self) -> int:
+        """When the first fold closes, unix milliseconds; they are in the order they began."""
+        first = next(iter(self._folds.values()), None)
+        return NEVER if first is None else first.since_ms + FOLD_MS
 
     def step(self, rejected: Rejected, now_ms: int) -> list[Publish]:
         """Take one reject; returns the event to publish now, if any."""

@@ -4,6 +4,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
+NEVER: Final = 1 << 62
+"""A time that does not come, unix milliseconds."""
+
 _SECONDS_LENGTH: Final = len("2026-11-20T19:44:00")
 _MILLISECONDS: Final = {f".{number:03d}Z": number for number in range(1000)}
 
