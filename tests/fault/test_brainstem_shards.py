@@ -18,7 +18,7 @@ from nervus.runtime.brokers import brokers, prepare_brokers
 from nervus.runtime.child import Child
 from nervus.runtime.services import ServiceContext, ensure_identities, services_of
 from nervus.runtime.settings import Settings
-from nervus.runtime.supervisor import read_status
+from nervus.runtime.status import read_status
 from nervus.runtime.system import run_system
 from nervus.wire import Accepted, Guard, Mint, Packet, encode, timestamp, topics
 from nervus.wire.contracts import (

@@ -17,7 +17,7 @@ from nervus.bus import Filter, Session
 from nervus.runtime.brokers import brokers, prepare_brokers
 from nervus.runtime.services import ServiceContext, ensure_identities, services_of
 from nervus.runtime.settings import Settings
-from nervus.runtime.supervisor import read_status
+from nervus.runtime.status import read_status
 from nervus.runtime.system import run_system, service_children
 from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics
 from nervus.wire.contracts import RelayBundle

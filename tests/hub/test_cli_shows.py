@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from nervus.cli.app import app
 from nervus.cli.clean import _tell
-from nervus.cli.plain import plain
 from nervus.cli.rejects import _lines
 from nervus.cli.topics import _other_form
 from nervus.errors import NervusError, UsageError
@@ -27,6 +26,7 @@ from nervus.runtime.orphans import Orphan
 from nervus.updates import BoardUpdate, Rollout, Seen, schema
 from nervus.updates.record import KeepBoard, KeepRollout, KeepSeen
 from nervus.wire import Packet
+from nervus.wire.plain import plain
 from nervus.wire.topics import TOPICS
 from support import House
 

@@ -19,8 +19,9 @@ from nervus.runtime.brokers import brokers
 from nervus.runtime.child import Child
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
+from nervus.runtime.status import read_status
 from nervus.runtime.supervision import Timing
-from nervus.runtime.supervisor import Supervisor, read_status
+from nervus.runtime.supervisor import Supervisor
 from nervus.runtime.system import (
     AlreadyRunningError,
     BrokerError,

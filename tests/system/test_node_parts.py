@@ -17,7 +17,7 @@ import pytest
 
 from nervus.runtime.identity import Identity
 from nervus.runtime.state import BrokerName
-from nervus.runtime.supervisor import read_status
+from nervus.runtime.status import read_status
 from nervus.wire import Mint, encode, topics
 from nervus.wire.contracts import EfferentCommand, EfferentCommandPayload
 from support import DEADLINE_S, House, eventually, processes_naming

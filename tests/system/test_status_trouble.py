@@ -9,8 +9,8 @@ from typing import Any
 
 from nervus.runtime.child import Child
 from nervus.runtime.services import SERVICES, ensure_identities
+from nervus.runtime.status import read_status
 from nervus.runtime.supervision import Timing
-from nervus.runtime.supervisor import read_status
 from nervus.runtime.system import run_system
 from support import House, broker_processes
 

@@ -11,13 +11,13 @@ from rich.table import Table
 
 from nervus.cli.log import sessions_at
 from nervus.cli.options import State
-from nervus.cli.plain import plain
 from nervus.runtime.clean import Found
 from nervus.runtime.clean import clean as clean_brokers
 from nervus.runtime.identity import Authority
 from nervus.runtime.orphans import Orphan
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
+from nervus.wire.plain import plain
 
 IDENTITY: Final = "clean"
 """As whom the command connects; the hub itself cleans as `cleaner`."""

@@ -17,11 +17,11 @@ from rich.table import Table
 from nervus.api import ApiClient, ApiSettings
 from nervus.cli.moments import moment
 from nervus.cli.options import State
-from nervus.cli.plain import plain
 from nervus.errors import UsageError
 from nervus.history import Archive, Query, Recorded, every
 from nervus.runtime.settings import Settings, broken_rule
 from nervus.runtime.state import StateFolder
+from nervus.wire.plain import plain
 
 Get = Callable[[Query], list[Recorded]]
 

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from nervus.cli.options import State
-from nervus.cli.plain import plain
 from nervus.reflect import Quarantine, Reject
 from nervus.runtime.state import StateFolder
+from nervus.wire.plain import plain
 
 
 def rejects(

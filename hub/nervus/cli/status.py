@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from nervus.cli.options import State
-from nervus.cli.plain import plain
 from nervus.errors import NervusError
 from nervus.runtime.state import StateFolder
-from nervus.runtime.supervisor import read_status
+from nervus.runtime.status import read_status
+from nervus.wire.plain import plain
 
 
 class NotRunningError(NervusError):

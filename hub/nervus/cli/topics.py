@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nervus.cli.plain import plain
 from nervus.errors import UsageError
 from nervus.wire.dotted import dotted, undotted
+from nervus.wire.plain import plain
 from nervus.wire.topic_parser import is_legacy, parse
 from nervus.wire.topics import TOPICS
 

@@ -21,7 +21,7 @@ from nervus.runtime.files import make_private_folder, write_private
 from nervus.runtime.identity import Authority
 from nervus.runtime.signing_key import create_key, load_key, public_hex
 from nervus.runtime.state import StateFolder
-from nervus.runtime.supervisor import read_status
+from nervus.runtime.status import read_status
 from nervus.simulator import modules
 from nervus.updates import (
     CHUNK_SIZE,

@@ -9,8 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from nervus.cli.plain import plain
 from nervus.updates import AT_WORK, BoardUpdate, Rollout, Stored, read_record
+from nervus.wire.plain import plain
 
 POLL_S: Final = 0.2
 

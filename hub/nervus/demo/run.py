@@ -29,7 +29,7 @@ from nervus.errors import NervusError
 from nervus.reflect import Quarantine
 from nervus.runtime.brokers import brokers
 from nervus.runtime.state import BrokerName
-from nervus.runtime.supervisor import read_status
+from nervus.runtime.status import read_status
 from nervus.runtime.system import prepare, running_system
 from nervus.simulator import Identity, VirtualBoard
 

@@ -13,7 +13,7 @@ from nervus.runtime.brokers import Broker, brokers
 from nervus.runtime.identity import Authority, RevokedCertificate
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import BrokerName, StateFolder
-from nervus.runtime.supervisor import read_status
+from nervus.runtime.status import read_status
 
 # Sessions are cut after START_S + 2 * END_S at the latest, half of the 60 s promised.
 END_S: Final = 5.0

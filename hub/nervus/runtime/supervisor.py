@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from nervus.errors import UsageError
 from nervus.runtime.child import Child, Process
-from nervus.runtime.files import LockedError, locked, write_private
-from nervus.runtime.state import StateFolder
+from nervus.runtime.files import write_private
 from nervus.runtime.supervision import (
     EXIT_MISUSE,
     ChildState,
@@ -256,19 +255,6 @@ class Supervisor:
                 running.process.destroy()
                 running.process = None
         self._status_file.unlink(missing_ok=True)
-
-
-def read_status(state: StateFolder) -> dict[str, Any] | None:
-    """Return what the running supervisor of a state folder tells, None when none runs."""
-    try:
-        with locked(state.lock_file, wait=False):
-            return None
-    except LockedError:
-        try:
-            status: dict[str, Any] = json.loads(state.status_file.read_bytes())
-        except FileNotFoundError:
-            return None
-        return status
 
 
 def _now_ms() -> int:

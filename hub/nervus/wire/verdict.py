@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from nervus.wire.contracts import ReasonCode, RejectStage
 from nervus.wire.effects import encode
 from nervus.wire.model import Contract
+from nervus.wire.plain import plain
 from nervus.wire.topic import Address
 
 SAMPLE_BYTES = 256
@@ -80,8 +81,7 @@ class Rejected:
     @property
     def sample(self) -> str:
         """The beginning of what came, with what cannot be printed replaced."""
-        text = self.packet.payload[:SAMPLE_BYTES].decode("utf-8", "replace")
-        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        return plain(self.packet.payload[:SAMPLE_BYTES].decode("utf-8", "replace"))
 
     @property
     def sha256(self) -> str:
