@@ -7,9 +7,8 @@ import pytest
 
 from nervus.errors import NervusError
 from nervus.runtime import brokers as brokers_module
-from nervus.runtime.brokers import Broker, BrokerError, brokers, find_mosquitto
+from nervus.runtime.brokers import Broker, BrokerError, brokers, find_mosquitto, require_mosquitto
 from nervus.runtime.settings import free_port
-from nervus.runtime.system import require_mosquitto
 from support import DEADLINE_S, House, eventually
 
 

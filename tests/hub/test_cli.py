@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nervus.about import NAME, VERSION
-from nervus.cli.app import COMMANDS, _loaded
+from nervus.cli.app import COMMANDS, GROUPS, _loaded
 from nervus.runtime.doctor import examine
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority
@@ -67,10 +67,14 @@ def test_every_command_has_help(command: str) -> None:
 
 
 def test_the_list_of_commands_says_of_each_what_its_own_help_begins_with() -> None:
-    listed = nervus("--help").stdout
-    for name, (_, line) in COMMANDS.items():
-        assert re.search(rf"│ {name} +{re.escape(line)} ", listed)
-        assert " ".join(_loaded(name).help.partition("\n\n")[0].split()) == line
+    listed = {first: nervus(*first.split(), "--help").stdout for first in ("", *GROUPS)}
+    for words, (_, line) in COMMANDS.items():
+        first, _, name = words.rpartition(" ")
+        assert re.search(rf"│ {name} +{re.escape(line)} ", listed[first])
+        assert " ".join(_loaded(words).help.partition("\n\n")[0].split()) == line
+    for name, about in GROUPS.items():
+        assert re.search(rf"│ {name} +{re.escape(about)} ", listed[""])
+        assert about in listed[name]
 
 
 @pytest.mark.parametrize(

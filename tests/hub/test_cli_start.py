@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from support import DEADLINE_S
+from support import DEADLINE_S, House
 
 LARGE = {
     "aiohttp", "aiomqtt", "aiortc", "asyncio", "cryptography", "fastapi", "google.protobuf",
-    "nervus.bus", "nervus.runtime.settings", "nervus.wire.contracts", "nervus.wire.guard", "paho",
-    "pydantic_settings", "uvicorn",
+    "nervus.bus.session", "nervus.bus.shell", "nervus.runtime.settings", "nervus.wire.contracts",
+    "nervus.wire.guard", "paho", "pydantic_settings", "uvicorn",
 }  # fmt: skip
+SETTINGS = {"asyncio", "nervus.runtime.settings", "pydantic_settings"}
+LATE = [
+    "nervus.api", "nervus.bus", "nervus.history", "nervus.reflect", "nervus.thalamus",
+    "nervus.updates", "nervus.wire",
+]  # fmt: skip
+"""Packages that import their names when somebody asks for them."""
+
 RUN = """
 import json, sys
 from nervus.cli import main
@@ -58,7 +65,29 @@ def test_what_was_refused_is_read_from_its_file_without_models_and_brokers(tmp_p
     assert not modules & LARGE
 
 
-@pytest.mark.parametrize("name", ["nervus.wire", "nervus.reflect"])
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        ("status", set()),
+        ("update status", set()),
+        ("identity list", {"cryptography"}),
+        ("history", SETTINGS),
+        ("doctor", SETTINGS | {"cryptography"}),
+    ],
+)
+def test_what_only_reads_files_waits_for_no_models_and_no_sessions(
+    house: House, words: str, needs: set[str]
+) -> None:
+    assert imported(*words.split(), "--state", str(house.state.path)) & LARGE == needs
+
+
+def test_doctor_asks_brokers_without_the_models_of_what_they_carry(running_house: House) -> None:
+    running_house.join("doctor", "observer")
+    found = imported("doctor", "--state", str(running_house.state.path)) & LARGE
+    assert found == SETTINGS | {"aiomqtt", "cryptography", "nervus.bus.session", "paho"}
+
+
+@pytest.mark.parametrize("name", LATE)
 def test_a_package_has_each_of_its_public_names_and_no_other(name: str) -> None:
     package = import_module(name)
     assert all(getattr(package, each) is not None for each in package.__all__)

@@ -58,16 +58,48 @@ COMMANDS: Final = {
         "nervus.demo:command",
         "Watch a simulated house: real firmware, real brokers, live view.",
     ),
-    "identity": (
-        "nervus.cli.identity:app",
-        "Issue and revoke certificates, list who takes part.",
+    "identity issue": (
+        "nervus.cli.identity:issue",
+        "Let a part or board join: a certificate, and rights on both brokers at once.",
     ),
-    "update": (
-        "nervus.cli.update:app",
-        "Bring a version of the firmware to boards: signed, a few first, taken back by itself.",
+    "identity revoke": (
+        "nervus.cli.identity:revoke",
+        "Shut a part or board out, at once and for good; brokers that run restart for it.",
+    ),
+    "identity list": (
+        "nervus.cli.identities:list_identities",
+        "List who takes part, in which role, and until when, and who was revoked.",
+    ),
+    "update key": (
+        "nervus.cli.update:key",
+        "Create the key that signs updates, and print what boards have to know of it.",
+    ),
+    "update pack": (
+        "nervus.cli.update:pack",
+        "Compile the firmware, and sign it as one file for `nervus update send`.",
+    ),
+    "update send": (
+        "nervus.cli.update:send",
+        "Bring a pack to boards and watch until each runs it, or says why not.",
+    ),
+    "update status": (
+        "nervus.cli.update_status:status",
+        "Show what every board runs, and how far each roll-out is.",
+    ),
+    "update stop": (
+        "nervus.cli.update:stop",
+        "Stop a roll-out: who fetches gets no more, what is on trial ends its trial.",
     ),
 }
 """Where each command is, and the first line of its own help."""
+
+GROUPS: Final = {
+    "identity": "Issue and revoke certificates, list who takes part.",
+    "update": (
+        "Bring a version of the firmware to boards: signed, a few first, taken back by itself."
+    ),
+}
+"""Of commands with two words, what the first is about."""
 
 
 class _Commands(TyperGroup):
@@ -75,18 +107,26 @@ class _Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, _loaded(name) if name in COMMANDS else command, rest
+        words = f"{self.name} {name}" if self.name in GROUPS else name
+        return name, _loaded(words) if words in COMMANDS else command, rest
 
 
-app: Final = typer.Typer(
-    cls=_Commands,
-    help=f"{NAME}: {TAGLINE}",
-    epilog="First steps: nervus doctor, then nervus up, then nervus status in another terminal.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+def _group(help_: str, epilog: str | None = None) -> typer.Typer:
+    return typer.Typer(
+        cls=_Commands,
+        help=help_,
+        epilog=epilog,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app: Final = _group(
+    f"{NAME}: {TAGLINE}",
+    "First steps: nervus doctor, then nervus up, then nervus status in another terminal.",
 )
 
 
@@ -94,8 +134,12 @@ def _not_loaded() -> None:
     raise AssertionError("the command itself is called")
 
 
-for _name, (_, _line) in COMMANDS.items():
-    app.command(_name, help=_line)(_not_loaded)
+_groups: Final = {name: _group(about) for name, about in GROUPS.items()}
+for _words, (_, _line) in COMMANDS.items():
+    _first, _, _name = _words.rpartition(" ")
+    _groups.get(_first, app).command(_name, help=_line)(_not_loaded)
+for _first, _commands in _groups.items():
+    app.add_typer(_commands, name=_first)
 
 
 @app.command()
@@ -113,15 +157,12 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _loaded(name: str) -> Any:
+def _loaded(words: str) -> Any:
     """Return a command itself."""
-    module, _, attribute = COMMANDS[name][0].partition(":")
-    found = getattr(import_module(module), attribute)
-    if not isinstance(found, typer.Typer):
-        alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        alone.command(name)(found)
-        found = alone
-    return typer.main.get_command(found)
+    module, _, attribute = COMMANDS[words][0].partition(":")
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(words.rsplit(maxsplit=1)[-1])(getattr(import_module(module), attribute))
+    return typer.main.get_command(alone)
 
 
 def _explain(error: NervusError) -> None:

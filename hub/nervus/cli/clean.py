@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nervus.cli.log import sessions_at
-from nervus.cli.options import State
+from nervus.cli.options import AsJson, State
 from nervus.runtime.clean import Found
 from nervus.runtime.clean import clean as clean_brokers
 from nervus.runtime.identity import Authority
@@ -27,7 +27,7 @@ def clean(
     state: State,
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Erase them; else they are shown.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what the brokers retain that nobody stands for, or erase it.
 

@@ -1,16 +1,14 @@
-"""`nervus identity`: who takes part."""
+"""`nervus identity issue` and `revoke`: who takes part, and who no longer."""
 
 import asyncio
 import logging
 import shlex
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from nervus.cli.clean import IDENTITY
 from nervus.cli.log import sessions_at
@@ -26,16 +24,7 @@ from nervus.runtime.state import BrokerName, StateFolder
 from nervus.wire.topic import TopicSpec
 from nervus.wire.topics import ROLES, TOPICS
 
-app: Final = typer.Typer(
-    help="Issue and revoke certificates, list who takes part.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
 
-
-@app.command()
 def issue(
     name: Annotated[str, typer.Argument(help="1 to 64 of A-Z a-z 0-9 _ -")],
     role: Annotated[str, typer.Option(help=f"One of: {', '.join(ROLES)}.")],
@@ -86,7 +75,6 @@ def issue(
         console.print(f"  {command}", markup=False)
 
 
-@app.command()
 def revoke(
     name: Annotated[str, typer.Argument(help="An identity of `nervus identity list`.")],
     state: State,
@@ -138,32 +126,6 @@ def _clear(console: Console, folder: StateFolder, name: str, role: str | None) -
         number = len(found.orphans)
         told = f"{number} message{'s'[: number != 1]}, erased"
     console.print(f"  retained {told}", markup=False)
-
-
-@app.command("list")
-def list_identities(state: State) -> None:
-    """List who takes part, in which role, and until when, and who was revoked."""
-    folder = StateFolder.open(state)
-    authority = Authority.create(folder)
-    table = Table("name", "role", "scope", "expires", "remark", box=None, pad_edge=False)
-    for identity in authority.identities():
-        days = (identity.not_after - datetime.now(UTC)).days
-        table.add_row(
-            identity.name,
-            identity.role or "(broker)",
-            identity.scope or "",
-            f"{identity.not_after:%Y-%m-%d} ({days} days)",
-            authority.problem(identity) or "",
-        )
-    for gone in authority.revoked():
-        table.add_row(
-            gone.name,
-            gone.role,
-            gone.scope or "",
-            f"{gone.not_after:%Y-%m-%d}",
-            f"revoked on {gone.revoked_at:%Y-%m-%d}",
-        )
-    Console(soft_wrap=True).print(table)
 
 
 def example_command(identity: Identity, settings: Settings) -> str | None:

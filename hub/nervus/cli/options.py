@@ -17,3 +17,5 @@ State = Annotated[
         show_default=str(Path("~/.local/state/nervus")),
     ),
 ]
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nervus.cli.options import State
+from nervus.cli.options import AsJson, State
 from nervus.reflect import Quarantine, Reject
 from nervus.runtime.state import StateFolder
 from nervus.wire.plain import plain
@@ -20,7 +20,7 @@ def rejects(
     state: State,
     *,
     last: Annotated[int, typer.Option(min=1, max=1000, help="How many to show.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what was refused: how often for each reason, and the last ones in full.
 

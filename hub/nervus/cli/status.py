@@ -2,13 +2,12 @@
 
 import json
 import time
-from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from nervus.cli.options import State
+from nervus.cli.options import AsJson, State
 from nervus.errors import NervusError
 from nervus.runtime.state import StateFolder
 from nervus.runtime.status import read_status
@@ -22,7 +21,7 @@ class NotRunningError(NervusError):
 def status(
     state: State,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show brokers and services: how long they run, how often they restarted, what ails them.
 

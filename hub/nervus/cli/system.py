@@ -12,7 +12,7 @@ from rich.console import Console
 from nervus.about import NAME
 from nervus.cli.log import set_up_log
 from nervus.cli.options import State
-from nervus.runtime.brokers import brokers
+from nervus.runtime.brokers import brokers, require_mosquitto
 from nervus.runtime.identity import Authority
 from nervus.runtime.notify import (
     READY,
@@ -23,7 +23,7 @@ from nervus.runtime.notify import (
 from nervus.runtime.services import SERVICES, find_services, run_services, services_of
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
-from nervus.runtime.system import prepare, require_mosquitto, run_system, service_children
+from nervus.runtime.system import prepare, run_system, service_children
 
 _LOG: Final = logging.getLogger(__name__)
 

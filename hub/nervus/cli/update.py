@@ -1,4 +1,4 @@
-"""`nervus update`: bring a version of the firmware to boards."""
+"""`nervus update`, but `status`: bring a version of the firmware to boards."""
 
 import ast
 import getpass
@@ -6,16 +6,15 @@ import json
 import os
 import secrets
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 
 from nervus import resources
 from nervus.cli import update_view
-from nervus.cli.options import State
+from nervus.cli.options import AsJson, State
 from nervus.errors import NervusError, UsageError
 from nervus.runtime.files import make_private_folder, write_private
 from nervus.runtime.identity import Authority
@@ -40,14 +39,6 @@ from nervus.updates import (
 )
 from nervus.wire.ids import MessageIds
 
-app: Final = typer.Typer(
-    help="Bring a version of the firmware to boards: signed, a few first, taken back by itself.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-
 TAKEN_S: Final = 15.0
 """How long the service may take to see an order."""
 
@@ -55,7 +46,6 @@ Key = Annotated[
     Path | None,
     typer.Option("--key", metavar="FILE", help="The key that signs; else the state folder's own."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
 class UpdateError(UsageError):
@@ -66,7 +56,6 @@ class NotTakenError(NervusError):
     """The service that updates boards did not take an order."""
 
 
-@app.command()
 def key(state: State, *, key_file: Key = None) -> None:
     """Create the key that signs updates, and print what boards have to know of it.
 
@@ -90,7 +79,6 @@ def key(state: State, *, key_file: Key = None) -> None:
     console.print(f'update_keys = ["{public}"]', markup=False)
 
 
-@app.command()
 def pack(
     state: State,
     *,
@@ -138,7 +126,6 @@ def pack(
     console.print(f"  key     {made.key}", markup=False)
 
 
-@app.command()
 def send(
     state: State,
     nodes_and_pack: Annotated[
@@ -189,7 +176,7 @@ def send(
     settled = update_view.watch(folder.data, update_id, wait, live=not as_json)
     stored = read_record(folder.data)
     if as_json:
-        typer.echo(json.dumps(_fields(stored, update_id)))
+        typer.echo(json.dumps(update_view.fields(stored, update_id)))
     else:
         update_view.show_rollout(console, stored, update_id)
         if not settled:
@@ -198,36 +185,6 @@ def send(
     raise typer.Exit(0 if states == {"confirmed"} or not wait else 1)
 
 
-@app.command()
-def status(
-    state: State,
-    *,
-    last: Annotated[int, typer.Option(min=1, max=100, help="How many roll-outs to show.")] = 3,
-    as_json: AsJson = False,
-) -> None:
-    """Show what every board runs, and how far each roll-out is.
-
-    [bold]Examples[/bold]
-
-      nervus update status
-
-      nervus update status --last 10 --json
-    """
-    folder = StateFolder.open(state)
-    stored = read_record(folder.data)
-    shown = [rollout.update_id for rollout in stored.rollouts[-last:]]
-    if as_json:
-        boards = {each.device_id: asdict(each) for each in stored.seen}
-        rollouts = [_fields(stored, update_id) for update_id in shown]
-        typer.echo(json.dumps({"boards": boards, "rollouts": rollouts}))
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    update_view.show_boards(console, stored)
-    for update_id in shown:
-        update_view.show_rollout(console, stored, update_id)
-
-
-@app.command()
 def stop(
     state: State,
     update_id: Annotated[str, typer.Argument(help="A roll-out of `nervus update status`.")],
@@ -358,9 +315,3 @@ def _user() -> str:
         return getpass.getuser()[:64]
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
-
-
-def _fields(stored: Stored, update_id: str) -> dict[str, Any]:
-    rollout = next(each for each in stored.rollouts if each.update_id == update_id)
-    boards = [asdict(board) for board in stored.boards if board.update_id == update_id]
-    return {**asdict(rollout), "boards": boards}

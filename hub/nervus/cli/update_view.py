@@ -1,8 +1,9 @@
 """How updates look on a terminal: bars while they go on, tables of what came of them."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -125,3 +126,10 @@ def _of(stored: Stored, update_id: str) -> tuple[Rollout, list[BoardUpdate]]:
 
 def _word(board: BoardUpdate) -> str:
     return _WORDS.get(board.state, board.state)
+
+
+def fields(stored: Stored, update_id: str) -> dict[str, Any]:
+    """A roll-out and its boards, for programs."""
+    rollout = next(each for each in stored.rollouts if each.update_id == update_id)
+    boards = [asdict(board) for board in stored.boards if board.update_id == update_id]
+    return {**asdict(rollout), "boards": boards}

@@ -13,12 +13,13 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nervus.errors import NervusError, UsageError
-from nervus.wire.contracts import CONTRACTS
 from nervus.wire.registries import channels
+from nervus.wire.topics import TOPICS
 
 PAGE_LIMIT: Final = 10_000
 
 _COLUMNS: Final = "number, scope_level, scope, sequence, recorded_ms, topic, message"
+_CONTRACTS: Final = frozenset(spec.contract for spec in TOPICS)
 _OPERATIONS: Final = 10_000
 """Of SQLite, between two looks at the clock: some tenths of a millisecond."""
 
@@ -75,7 +76,7 @@ class Query(BaseModel):
                 raise ValueError("a sequence is one scope's: name scope_level and scope, too")
             if (self.from_sequence or 0) >= (self.to_sequence or 2**54):
                 raise ValueError("the range of sequences ends before it begins")
-        for name, known in (("channel", channels()), ("contract", frozenset(CONTRACTS))):
+        for name, known in (("channel", channels()), ("contract", _CONTRACTS)):
             value = getattr(self, name)
             if value is not None and value not in known:
                 listed = ", ".join(sorted(known))

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
 
-from nervus.bus import BrokerAddress, Filter, Session
+from nervus import bus, wire
 from nervus.runtime.brokers import MAX_CONNECTIONS, MAX_QUEUED_MESSAGES, Broker, brokers
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
-from nervus.runtime.system import DOCTOR
-from nervus.wire import Packet
+
+DOCTOR: Final = "doctor"
+"""As whom it asks them."""
 
 WITHIN_S: Final = 5.0
 FIGURES_S: Final = 1.0
@@ -33,16 +34,16 @@ async def _ask(broker: Broker, who: Identity) -> list[Finding]:
     figures: dict[str, int] = {}
     complete = asyncio.Event()
 
-    async def take(packet: Packet) -> None:
+    async def take(packet: wire.Packet) -> None:
         figures[packet.topic] = int(packet.payload)
         # The last one asked for; that of what was dropped is there only once something was.
         if packet.topic == _CLIENTS:
             complete.set()
 
     listener = broker.settings
-    filters = [Filter(topic, 1) for topic in (_DROPPED, _CLIENTS)]
-    address = BrokerAddress(listener.connect_host, listener.port, who.ssl_context())
-    session = Session(who.name, broker.name, address, filters=filters, on_packet=take)
+    filters = [bus.Filter(topic, 1) for topic in (_DROPPED, _CLIENTS)]
+    address = bus.BrokerAddress(listener.connect_host, listener.port, who.ssl_context())
+    session = bus.Session(who.name, broker.name, address, filters=filters, on_packet=take)
     task = asyncio.create_task(session.run())
     try:
         with suppress(TimeoutError):

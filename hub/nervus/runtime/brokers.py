@@ -286,6 +286,23 @@ def mosquitto_version(program: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in found.groups())
 
 
+def require_mosquitto() -> tuple[int, ...]:
+    """Return the version of the installed mosquitto.
+
+    Raises:
+        BrokerError: It is missing or too old.
+    """
+    program = find_mosquitto()
+    version = mosquitto_version(program)
+    if version < OLDEST_MOSQUITTO:
+        raise BrokerError(
+            f"mosquitto {_dotted(version)} is too old",
+            where=str(program),
+            hint=f"install {_dotted(OLDEST_MOSQUITTO)} or later",
+        )
+    return version
+
+
 def _hosts(host: str) -> list[str]:
     hosts = ["localhost", "127.0.0.1", "::1"]
     try:
@@ -299,3 +316,7 @@ def _hosts(host: str) -> list[str]:
     if str(address) not in hosts and not address.is_unspecified:
         hosts.append(str(address))
     return hosts
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in version)

@@ -16,12 +16,11 @@ from typing import Final
 from nervus import resources
 from nervus.errors import NervusError
 from nervus.runtime.broker_health import examine_brokers
-from nervus.runtime.brokers import brokers
+from nervus.runtime.brokers import brokers, require_mosquitto
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import RENEW_BEFORE, Authority
 from nervus.runtime.settings import Settings, port_is_free
 from nervus.runtime.state import StateFolder
-from nervus.runtime.system import require_mosquitto
 
 OLDEST_PYTHON: Final = (3, 11)
 SLOW_FSYNC_MS: Final = 50

@@ -11,14 +11,13 @@ from typing import Final
 
 from nervus.errors import NervusError
 from nervus.runtime import raw
+from nervus.runtime.broker_health import DOCTOR
 from nervus.runtime.brokers import (
-    OLDEST_MOSQUITTO,
     Broker,
     BrokerError,
     brokers,
-    find_mosquitto,
-    mosquitto_version,
     prepare_brokers,
+    require_mosquitto,
 )
 from nervus.runtime.child import Child
 from nervus.runtime.files import LockedError, locked
@@ -28,9 +27,6 @@ from nervus.runtime.settings import Settings, create_settings, port_is_free
 from nervus.runtime.state import StateFolder
 from nervus.runtime.supervision import Timing
 from nervus.runtime.supervisor import AlreadyRunningError, Supervisor
-
-DOCTOR: Final = "doctor"
-"""As whom `nervus doctor` asks the brokers for their figures."""
 
 _PORT_WAIT_S: Final = 3.0
 _PORT_PAUSE_S: Final = 0.05
@@ -161,23 +157,6 @@ async def running_system(
         await system
 
 
-def require_mosquitto() -> tuple[int, ...]:
-    """Return the version of the installed mosquitto.
-
-    Raises:
-        BrokerError: It is missing or too old.
-    """
-    program = find_mosquitto()
-    version = mosquitto_version(program)
-    if version < OLDEST_MOSQUITTO:
-        raise BrokerError(
-            f"mosquitto {_dotted(version)} is too old",
-            where=str(program),
-            hint=f"install {_dotted(OLDEST_MOSQUITTO)} or later",
-        )
-    return version
-
-
 async def _wait_for_ports(to_run: Iterable[Broker]) -> None:
     """Give brokers of a killed supervisor a moment to end."""
     deadline = time.monotonic() + _PORT_WAIT_S
@@ -191,7 +170,3 @@ async def _wait_for_ports(to_run: Iterable[Broker]) -> None:
                     hint=f"end it, or change brokers.{name}.port",
                 )
             await asyncio.sleep(_PORT_PAUSE_S)
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(str(number) for number in version)

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from nervus.wire.events import Connected
     from nervus.wire.guard import Guard
     from nervus.wire.mint import Mint
+    from nervus.wire.packet import Packet
     from nervus.wire.refusal import denied, queue_full, refuse
     from nervus.wire.rejects import RejectLane
     from nervus.wire.times import timestamp, unix_ms
     from nervus.wire.topic import Address, LevelError, TopicSpec
-    from nervus.wire.verdict import Accepted, Packet, Rejected, Removed
+    from nervus.wire.verdict import Accepted, Rejected, Removed
 else:
     __getattr__ = late(
         __name__,
@@ -22,11 +23,12 @@ else:
             "events": ("Connected",),
             "guard": ("Guard",),
             "mint": ("Mint",),
+            "packet": ("Packet",),
             "refusal": ("denied", "queue_full", "refuse"),
             "rejects": ("RejectLane",),
             "times": ("timestamp", "unix_ms"),
             "topic": ("Address", "LevelError", "TopicSpec"),
-            "verdict": ("Accepted", "Packet", "Rejected", "Removed"),
+            "verdict": ("Accepted", "Rejected", "Removed"),
         },
     )
 

@@ -16,10 +16,11 @@ from nervus.wire.encodings import CONTENT_TYPES, JSON, decode, told_by
 from nervus.wire.mint import lifetime
 from nervus.wire.model import Contract
 from nervus.wire.narrow import Narrow
+from nervus.wire.packet import Packet
 from nervus.wire.route import HARD_LIMIT, Route, route, unlisted
 from nervus.wire.topic import LEVEL_LIMIT, Address, TopicSpec
 from nervus.wire.topic_parser import parse
-from nervus.wire.verdict import Accepted, Packet, Refusal, Rejected, Removed, Verdict
+from nervus.wire.verdict import Accepted, Refusal, Rejected, Removed, Verdict
 
 FUTURE_LIMIT_MS: Final = 60_000
 Reading = tuple[int, int]

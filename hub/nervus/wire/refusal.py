@@ -3,9 +3,10 @@
 from nervus.wire.contracts import ReasonCode, RejectStage
 from nervus.wire.effects import Publish, encode
 from nervus.wire.model import Contract
+from nervus.wire.packet import Broker, Packet
 from nervus.wire.topic import Address
 from nervus.wire.topic_parser import parse
-from nervus.wire.verdict import Accepted, Broker, Packet, Rejected
+from nervus.wire.verdict import Accepted, Rejected
 
 
 def refuse(

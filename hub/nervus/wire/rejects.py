@@ -74,12 +74,11 @@ class RejectLane:
         effects = []
         for key, fold in list(self._folds.items()):
             window_ms = now_ms - fold.since_ms
-            # Less than nothing: the clock was set back, and may be behind for long.
-            if 0 <= window_ms < FOLD_MS:
+            if window_ms < FOLD_MS:
                 continue
             del self._folds[key]
             if fold.count:
-                window_ms = min(max(window_ms, 0), _WINDOW_LIMIT_MS)
+                window_ms = min(window_ms, _WINDOW_LIMIT_MS)
                 effects.append(self._event(fold.last, now_ms, fold.count, window_ms))
                 self._folds[key] = _Fold(fold.last, now_ms)
         return effects

@@ -9,12 +9,12 @@ from typing import Any
 from nervus.wire.contracts import CONTRACTS, CompactMeta, FullMeta, ReasonCode, RejectStage
 from nervus.wire.model import Contract
 from nervus.wire.narrow import Narrow
+from nervus.wire.packet import Broker
 from nervus.wire.reader import Reader, reader
 from nervus.wire.registries import channels, names
 from nervus.wire.topic import Address
 from nervus.wire.topic_parser import is_legacy, parse
 from nervus.wire.usual import Habit
-from nervus.wire.verdict import Broker
 
 HARD_LIMIT = 8192
 """No topic takes more bytes than this, whatever topics.json says."""

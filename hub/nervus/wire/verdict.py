@@ -1,32 +1,21 @@
-"""What comes from a broker, and what the guard says of it."""
+"""What the guard says of what comes from a broker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from nervus.wire.contracts import ReasonCode, RejectStage
 from nervus.wire.effects import encode
 from nervus.wire.model import Contract
+from nervus.wire.packet import Broker, Packet
 from nervus.wire.plain import plain
 from nervus.wire.topic import Address
 
 SAMPLE_BYTES = 256
 _META_FIRST = b'{"meta":{'
 _PAYLOAD = b'},"payload":{'
-
-Broker = Literal["spinal", "core"]
-
-
-# Tuples, where one is made for each message: a frozen dataclass costs thrice as much to make.
-class Packet(NamedTuple):
-    """What came from a broker."""
-
-    broker: Broker
-    topic: str
-    payload: bytes
-    retain: bool = False
 
 
 class Accepted(NamedTuple):
