@@ -43,6 +43,21 @@ class Stand:
             while not self._last("link up", "link down").count("link up"):  # noqa: ASYNC110 - its log
                 await asyncio.sleep(0.02)
 
+    async def says(self, words: str, times: int) -> None:
+        """Wait until the board has said so as many times more."""
+        wanted = self._count(words) + times
+        async with asyncio.timeout(15):
+            while self._count(words) < wanted:  # noqa: ASYNC110 - its log
+                await asyncio.sleep(0.02)
+
+    def _count(self, words: str) -> int:
+        return sum(words in line for line in self.board.log.lines)
+
+    async def pings(self, times: int) -> None:
+        """Wait until the board has pinged as many times more."""
+        wanted = len(self.hub.of("Ping")) + times
+        await self.hub.until("Ping", lambda _: len(self.hub.of("Ping")) >= wanted, 15)
+
     async def _changed(self, before: str) -> None:
         async with asyncio.timeout(12):
             while self._last("link down") == before:  # noqa: ASYNC110 - its log
@@ -151,9 +166,17 @@ def context(certificates: Certificates, name: str, *, server: bool = False) -> s
 
 @asynccontextmanager
 async def stood_up(
-    broker: Broker, certificates: Certificates | None, folder: Path, *, inside: bool
+    broker: Broker,
+    certificates: Certificates | None,
+    folder: Path,
+    *,
+    inside: bool = False,
+    ping_s: int = 4,
 ) -> AsyncIterator[Stand]:
-    """A synced board with one reflex behind a proxy; `inside`: the proxy speaks TLS itself."""
+    """A synced board with one reflex behind a proxy; `inside`: the proxy speaks TLS itself.
+
+    Its pings are rare: the link itself is to notice, long before three of them are missed.
+    """
     identity = hub_tls = near = far = None
     if certificates is not None:
         hub_tls = context(certificates, "observer")
@@ -164,8 +187,7 @@ async def stood_up(
             far = context(certificates, "m1")
     proxy = FaultProxy(broker.port, near, far)
     await proxy.start()
-    # The hub's pings are rare: the link itself is to notice, long before three of them are missed.
-    parts = node(proxy.port, keepalive_s=KEEPALIVE_S, ping_s=4)
+    parts = node(proxy.port, keepalive_s=KEEPALIVE_S, ping_s=ping_s)
     try:
         async with (
             HubStand(broker.port, tls=hub_tls) as hub,

@@ -44,6 +44,9 @@ class HubStand:
         self.ahead_ms = 0
         """How far this hub's clock is ahead of the machine's."""
         self.answers_pings = True
+        self.answers_late = False
+        """Whether each ping gets the answer to the one before."""
+        self._asked: Json = {}
         self.pack: Pack | None = None
         self.board: VirtualBoard | None = None
         # Without this each QoS 1 publish waits 44 ms for a delayed acknowledgement of TCP.
@@ -189,7 +192,12 @@ class HubStand:
         await self._client.publish(topic, hub_cbor.dumps(message), qos=1)
 
     async def _pong(self, ping: Json) -> None:
-        payload = {**ping, "scope_level": "room", "scope": "kitchen"}
+        last, self._asked = self._asked, ping
+        payload = {
+            **(last if self.answers_late else ping),
+            "scope_level": "room",
+            "scope": "kitchen",
+        }
         payload["unix_ms"] = now_ms() + self.ahead_ms
         topic = f"/sc/dev/event/device/{self._device_id}/pong"
         await self._client.publish(topic, self.envelope("Pong", payload), qos=0)

@@ -161,6 +161,13 @@ class FaultProxy:
         """Put bytes of our own into the stream to the board."""
         self._connections[-1][0].write(data)
 
+    async def flood_board(self, data: bytes) -> None:
+        """Put the same bytes into the stream to the board as fast as it takes them, for ever."""
+        near, _ = self._connections[-1]
+        while True:
+            near.write(data)
+            await near.drain()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.told = True
         far_reader, far_writer = await asyncio.open_connection(

@@ -78,6 +78,20 @@ def test_missing_puback_drops_the_link_and_gives_the_messages_back() -> None:
     assert bench.script.closed
 
 
+def test_puback_that_may_lie_behind_what_is_unread_is_not_missing() -> None:
+    bench = Bench(ack_timeout_ms=10_000)
+    bench.up()
+    bench.link.publish("/t", b"", 1, ticket="kept")
+    bench.script.incoming += publish(b"/a/1", b"") * 3
+    for now in (9_999, 10_000, 20_000):
+        bench.link.poll(now)
+    assert bench.owner.downs == []
+    bench.link.poll(20_001)
+
+    assert len(bench.owner.messages) == 3
+    assert bench.owner.downs == [("puback_timeout", ["kept"])]
+
+
 def test_claimed_200_mb_are_refused_before_memory_is_set_aside() -> None:
     bench = Bench(max_packet=4096)
     bench.up()

@@ -140,8 +140,10 @@ def test_messages_of_every_size_are_taken_or_passed_over_however_they_are_cut(
     assert b"".join(bench.script.writes) == b"\x40\x02\x00\x07" * acked
 
 
-def test_board_reacts_between_reading_checking_and_acting(tmp_path: Path) -> None:
-    seen = on_board(tmp_path, ON_BOARD / "turns.py")
+def test_board_reacts_between_the_pieces_of_its_work_on_a_message(tmp_path: Path) -> None:
+    pong, rule = on_board(tmp_path, ON_BOARD / "turns.py")
 
-    # The lamp has followed the door twice before the message does anything.
-    assert seen == [[[1], False], [[0], False], [[], True]]
+    # The lamp has followed the door each time before the message does anything: it is read and
+    # checked, a rule is compiled too.
+    assert pong == [[[1], False], [[0], False], [[], True]]
+    assert rule == [[[1], False], [[0], False], [[1], False], [[], True]]

@@ -1,15 +1,19 @@
 """Edges of inputs, timed until the output follows; among them, edges of the stand alone.
 
-A virtual board's edge passes the benchmark's own sockets, two processes and the machine's
-scheduler. So every fourth one is followed by one of a second virtual board that does nothing but
-let its outputs follow its inputs (`on_board/echo.py`): what that takes is the stand's, and where
-both are late at once it was the machine. A board has its processor to itself, so where the kernel
-lets us (root), both run before everything else here, the benchmark itself comes next, and an edge
-during which it stood still is not timed: what it waited between its look at the clock and the edge
-would count as the board's. What the board's process waited for a core all the same, as the kernel
-counts it, is taken off what is held to the goals. Both stand in the table: "worst" is what was
-seen, "own worst" without that waiting (at most: a wait between the output and the benchmark's look
-counts, too). What a hypervisor takes no counter here tells from the board's own work.
+A virtual board's edge passes the benchmark's own sockets, two processes, the machine's scheduler
+and, on a virtual machine, the hypervisor's. So every fourth one is followed by one of a second
+virtual board that does nothing but let its outputs follow its inputs (`on_board/echo.py`): what
+that takes is the stand's. A board has its processor to itself, so where the kernel lets us (root),
+both run before everything else here, the benchmark itself comes next, and an edge during which it
+stood still is not timed: what it waited between its look at the clock and the edge would count as
+the board's.
+
+What no board of its own would take is told from what it works by its processor time, which the
+board itself reads as it drives the output (`on_board/timed.py`): *own* is what it computed since
+the edge. The kernel counts neither waiting for a core nor what a hypervisor stole from it. Where
+the board has let go of its core in between, for a disk or to sleep while an input waits, that is
+its own doing: then all counts but what it waited for a core. Both stand in the table: "worst" is
+what was seen, "own worst" what is held to the goals, "taken" what neither board nor kernel did.
 """
 
 from __future__ import annotations
@@ -19,65 +23,117 @@ import os
 import random
 import tempfile
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from nervus.simulator import Output, Toolchain, VirtualBoard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 
 DOORS: Final = 12  # so that no rule comes near its most fires a minute
 DOOR_PIN: Final = 10
 LAMP_PIN: Final = 30
-ECHO: Final = "echo.py"
 _ON_BOARD: Final = Path(__file__).with_name("on_board")
 _LEAST_GAP_S: Final = 0.008
 _MOST_GAP_S: Final = 0.012
 _ALONE_EVERY: Final = 4
 _STOOD_NS: Final = 1_000_000  # setting an input takes some 50,000
 _MISSED_S: Final = 10.0  # a machine that stands still for a second misses no edge
+_SLEPT: Final = "\nvoluntary_ctxt_switches:"
+_OF_A_PROCESS: Final = 2  # CPUCLOCK_SCHED
 
 
 @dataclass(slots=True)
 class Edges:
-    """What became of the edges of one board: milliseconds in all, and those without a core."""
+    """What became of the edges of one board, in milliseconds."""
 
     times_ms: list[float] = field(default_factory=list)
-    waited_ms: list[float] = field(default_factory=list)
+    own_ms: list[float] = field(default_factory=list)
+    """What of them the board worked or slept."""
+    taken_ms: list[float] = field(default_factory=list)
+    """What of them it could have run, on a core that was its own, and did not."""
+    slept: int = 0
+    """How many of them the board slept in."""
     missed: int = 0
     untimed: int = 0
-    """Moved once more: the benchmark itself stood still, and nobody knows when they began."""
+    """Moved once more: nobody knows when they began, or what the board did just then."""
 
-    def own_ms(self) -> list[float]:
-        """What the edges took less what the board waited for a core: it has one to itself."""
-        return [t - w for t, w in zip(self.times_ms, self.waited_ms, strict=True)]
+    def add(self, before: Usage, after: Usage, took_ms: float, output: Output) -> None:
+        """Note one that led to an output; `after` may be later than the output."""
+        # What it has waited since the output does not count; the counter does not say when.
+        waited_ms = min(took_ms, (after.waited_ns - before.waited_ns) / 1e6)
+        worked_ms = max(0.0, min(took_ms, (output.used_us * 1_000 - before.used_ns) / 1e6))
+        slept = output.slept > before.slept
+        self.slept += slept
+        own_ms = max(worked_ms, took_ms - waited_ms) if slept else worked_ms
+        self.times_ms.append(took_ms)
+        self.own_ms.append(own_ms)
+        self.taken_ms.append(max(0.0, took_ms - own_ms - waited_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the kernel has counted of a process so far."""
+
+    used_ns: int
+    """On a core, without what a hypervisor took."""
+    waited_ns: int
+    """Ready to run, without a core."""
+    slept: int
+    """How often it let go of its core by itself."""
+
+    @classmethod
+    def read(cls, pid: int | None) -> Self:
+        """Of a board that runs; nothing of one that restarts at the moment."""
+        with suppress(OSError):
+            schedstat = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii")
+            slept = _slept(pid)
+            # The clock of another process has a number (clock_getcpuclockid(3)).
+            used_ns = time.clock_gettime_ns(~(pid or 0) << 3 | _OF_A_PROCESS)
+            return cls(used_ns, int(schedstat.split()[1]), slept)
+        return cls(0, 0, 0)
 
 
 @asynccontextmanager
-async def program(name: str, **changes: Any) -> AsyncIterator[Toolchain]:
-    """The firmware tree with `on_board/NAME` in place of its main.py.
+async def program(main: str, **changes: Any) -> AsyncIterator[Toolchain]:
+    """The firmware tree with `on_board/MAIN` in place of its main.py.
 
     Args:
-        name: The program.
+        main: The program.
         changes: Fields of the Toolchain, such as form and heap.
     """
+    with _tree({"main.py": _ON_BOARD / main}) as (found, tree):
+        yield replace(found, firmware=tree, **changes)
+
+
+@asynccontextmanager
+async def timed(main: Path | None = None) -> AsyncIterator[Toolchain]:
+    """The firmware tree, or another program in it, that times its outputs from within."""
+    program = main or Toolchain.locate().firmware / "main.py"
+    with _tree({"main.py": _ON_BOARD / "timed.py", "program.py": program}) as (found, tree):
+        yield replace(found, firmware=tree)
+
+
+@contextmanager
+def _tree(files: Mapping[str, Path]) -> Iterator[tuple[Toolchain, Path]]:
     found = Toolchain.locate()
     with tempfile.TemporaryDirectory(prefix="nervus-bench-") as folder:
         tree = Path(folder)
         for part in ("lib", "simulator", "boot.py"):
             (tree / part).symlink_to(found.firmware / part)
-        (tree / "main.py").symlink_to(_ON_BOARD / name)
-        yield replace(found, firmware=tree, **changes)
+        for name, file in files.items():
+            (tree / name).symlink_to(file)
+        yield found, tree
 
 
 @asynccontextmanager
 async def echo(folder: Path) -> AsyncIterator[VirtualBoard]:
     """The stand alone: a board whose every lamp follows its door, and nothing else."""
-    async with program(ECHO) as toolchain:
+    async with timed(_ON_BOARD / "echo.py") as toolchain:
         board = VirtualBoard(folder, {"device_id": "echo"}, None, toolchain)
         async with board:
             await board.wait_for("pin", LAMP_PIN + DOORS - 1, 0)
@@ -114,11 +170,12 @@ async def _edge(board: VirtualBoard, door: int, edges: Edges) -> bool:
     await asyncio.sleep(random.uniform(_LEAST_GAP_S, _MOST_GAP_S))  # noqa: S311 - no secret
     lamp = LAMP_PIN + door
     level = int(board.level("pin", lamp) == 0)
-    waited_ns = _waited_ns(board.pid)
+    before = Usage.read(board.pid)
     with board.outputs() as outputs:
         set_ns = time.time_ns()
         board.set_pin(DOOR_PIN + door, level)
         moved_ns = time.time_ns()
+        settled = _slept(board.pid) == before.slept
         output = await _moved(outputs, lamp, level)
     if output is None:
         edges.missed += 1
@@ -126,10 +183,10 @@ async def _edge(board: VirtualBoard, door: int, edges: Edges) -> bool:
     # Where the board took the core to answer, the output came before the benchmark went on.
     if set_ns + _STOOD_NS < moved_ns < output.at_ns:
         return False
-    took_ms = (output.at_ns - set_ns) / 1e6
-    edges.times_ms.append(took_ms)
-    # What it has waited since the output does not count; the counter does not say when.
-    edges.waited_ms.append(min(took_ms, (_waited_ns(board.pid) - waited_ns) / 1e6))
+    # It went to sleep as the door moved: a sleep before the edge looks like one after it.
+    if not settled and moved_ns < output.at_ns:
+        return False
+    edges.add(before, Usage.read(board.pid), (output.at_ns - set_ns) / 1e6, output)
     return True
 
 
@@ -142,9 +199,8 @@ async def _moved(outputs: AsyncIterator[Output], pin: int, level: int) -> Output
     return None
 
 
-def _waited_ns(pid: int | None) -> int:
-    """How long a process could have run and had no core, so far (`/proc/PID/schedstat`)."""
-    # A board that restarts has no process for a moment; a kernel may be built without the file.
+def _slept(pid: int | None) -> int:
     with suppress(OSError):
-        return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1])
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        return int(status.partition(_SLEPT)[2].split()[0])
     return 0

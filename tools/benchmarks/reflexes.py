@@ -104,7 +104,8 @@ async def measure(
     async with (
         proxy.running(),
         stand.running(),
-        VirtualBoard(boards / DEVICE, node(proxy.port), identity(hub)) as board,
+        edges.timed() as toolchain,
+        VirtualBoard(boards / DEVICE, node(proxy.port), identity(hub), toolchain) as board,
         edges.echo(boards / "echo") as alone,
     ):
         await stand.synced()
@@ -125,7 +126,9 @@ async def measure(
             if not preferred:
                 happened[0] += "; in competition for the processor"
             if seen[0].untimed:
-                happened[0] += f"; {seen[0].untimed} moved again, the benchmark stood still"
+                happened[0] += f"; {seen[0].untimed} moved again, when they began is not known"
+            if seen[0].slept:
+                happened[0] += f"; the board slept in {seen[0].slept} of them"
             restarts = board.starts - starts
             if restarts:
                 happened[0] += f"; the board restarted: {last_error(board)}"
@@ -148,12 +151,13 @@ def _row(
     if before:
         goals = (Goal("≤", 2 * before[0].values["own p99"], "own p99"), _GOALS[-1])
     goals = (*goals, Goal("≤", 0.0, "missed"), Goal("≤", 0.0, "restarts"))
-    own = percentiles(of_board.own_ms())
-    values |= {"own p99": own["p99"], "own worst": own["worst"]}
+    own = percentiles(of_board.own_ms)
+    values |= {f"own {key}": value for key, value in own.items()}
     if of_stand.missed:
         raise DidNotHappenError(f"{of_stand.missed} edges of the stand alone led to nothing")
     alone = percentiles(of_stand.times_ms)
     values |= {f"stand {key}": value for key, value in alone.items()}
+    values |= {"taken worst": max(of_board.taken_ms), "stand own worst": max(of_stand.own_ms)}
     what = f"reflex, input → output, while {words}"
     return Row(f"reflex {fault}", what, "ms", values, len(of_board.times_ms), goals, happened)
 

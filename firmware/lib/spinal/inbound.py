@@ -184,13 +184,14 @@ class Inbound:
     def _pong(self, payload: dict, arrived_ms: int) -> None:
         board = self._board
         synced = board.clock.synced
+        # Late or not, it has come the whole way.
+        board.heard_hub()
         problem = board.clock.pong(payload, arrived_ms)
         if problem is not None:
             board.log("pong refused: " + problem)
             return
         if not synced:
             board.log("time from the hub")
-        board.heard_hub()
         granted = (payload["scope_level"], payload["scope"])
         if granted != (board.node["scope_level"], board.node["scope"]):
             text = "the hub grants %s/%s, node.json says otherwise" % granted

@@ -99,6 +99,9 @@ class Link:
         self.counters = {"connects": 0, "sent": 0, "received": 0, "acked": 0, "writes": 0}
         self.drops: dict[str, int] = {}
         self.last_error: "Any" = None
+        self.caught_up_at = 0
+        """Ticks at which all that had come was read. An answer that is missed after that is not
+        there; before, it may lie behind the rest."""
         self._config = config
         self._owner = owner
         self._dial = dial
@@ -277,6 +280,7 @@ class Link:
             if self._chunk_at == self._chunk_end:
                 size = self._transport.read_into(view)
                 if size is None:
+                    self.caught_up_at = self._now
                     return
                 if size == 0:
                     raise LinkError("closed_by_broker", "the broker closed the connection")
@@ -372,7 +376,7 @@ class Link:
             raise LinkError("protocol", "a SUBACK that does not fit the SUBSCRIBE")
         if _REFUSED in codes:
             raise LinkError("subscribe_refused", "SUBACK codes " + str(list(codes)))
-        self._up_at = self._heard_at = self._spoke_at = self._now
+        self._up_at = self._heard_at = self._spoke_at = self.caught_up_at = self._now
         self.state = UP
         self._owner.link_up()
 
@@ -394,7 +398,7 @@ class Link:
                 raise LinkError("connect_timeout", "no answer while " + self.state)
             return
         for packet_id, (_, deadline) in self._in_flight.items():
-            if self._passed(deadline):
+            if elapsed(self.caught_up_at, deadline) >= 0:
                 raise LinkError("puback_timeout", "no PUBACK for packet %d" % packet_id)
         if self._ping_deadline is not None:
             if self._passed(self._ping_deadline):

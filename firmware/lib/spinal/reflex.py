@@ -98,6 +98,9 @@ class Engine:
     ) -> "tuple[str, Rule | None, dict[str, Any] | None]":
         """Judge a ReflexConfigure payload; nothing changes yet but `last_error`.
 
+        payload keeps to the contract: by the link it came checked, and doing that again takes a
+        board as long as all the rest.
+
         ("applied", rule, None): keep it, then give the rule to `take`; ("removed", None, None):
         forget it, then call `remove`; ("unchanged", None, None); ("rejected", None, error). The
         version must rise; the same version with the same hash is "unchanged", and a removal must
@@ -115,13 +118,7 @@ class Engine:
                 return "unchanged", None, None
             self._admit(rule, known)
         except (RuleError, StepError) as error:
-            category = error.category if isinstance(error, RuleError) else "validation"
-            if error.code.startswith("unknown_"):
-                category = "not_found"
-            problem = _error(error.code, error.text, category)
-            if known is not None:
-                known.last_error = problem
-            return "rejected", None, problem
+            return "rejected", None, self._rejected(payload, error)
         return "applied", rule, None
 
     def take(self, rule: "Rule") -> None:
@@ -142,7 +139,14 @@ class Engine:
         payload: "dict[str, Any]",
         ticks_ms: int,  # noqa: ARG002 - every event of a core comes with its tick
     ) -> "tuple[str, dict[str, Any] | None]":
-        """`prepare` and do it at once, for who keeps no store: (status, error)."""
+        """`prepare` and do it at once, for who keeps no store: (status, error).
+
+        Of the payload nothing is taken for granted: it may have been stored by another version.
+        """
+        breach = check(TABLE, part(TABLE, SCHEMAS["ReflexConfigure"], "payload"), payload)
+        if breach:
+            text = f"{breach[0] or 'the rule'}: {breach[1]}"
+            return "rejected", self._rejected(payload, RuleError("schema_invalid", text))
         status, rule, error = self.prepare(payload)
         if rule is not None:
             self.take(rule)
@@ -270,11 +274,21 @@ class Engine:
             state["last_error"] = rule.last_error
         return state
 
+    def _rejected(
+        self, payload: "dict[str, Any]", error: "RuleError | StepError"
+    ) -> "dict[str, Any]":
+        """What is wrong with a payload; the rule that it was to replace remembers it."""
+        category = error.category if isinstance(error, RuleError) else "validation"
+        if error.code.startswith("unknown_"):
+            category = "not_found"
+        problem = _error(error.code, error.text, category)
+        known = self._rules.get(payload.get("reflex_id", ""))
+        if known is not None:
+            known.last_error = problem
+        return problem
+
     def _compiled(self, payload: "dict[str, Any]") -> "Rule | None":
         """The rule that a payload describes, None when it asks for a removal."""
-        breach = check(TABLE, part(TABLE, SCHEMAS["ReflexConfigure"], "payload"), payload)
-        if breach:
-            raise RuleError("schema_invalid", f"{breach[0] or 'the rule'}: {breach[1]}")
         if "removed" in payload:
             return None
         rule = Rule(payload)

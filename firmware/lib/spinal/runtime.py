@@ -385,7 +385,8 @@ class Runtime:
             self.outbox.spill_error = None
 
     def _ask_hub(self) -> None:
-        if elapsed(self.ticks_ms, self._heard_at) > self._patience_ms:
+        # More may come than a board can read: a pong behind it is not missing.
+        if elapsed(self._link.caught_up_at, self._heard_at) > self._patience_ms:
             # The broker answers and the hub does not: a new connection is worth a try, ever more
             # rarely, since it cannot mend a hub that is down.
             self._patience_ms = min(2 * self._patience_ms, _LONGEST_PATIENCE_MS)

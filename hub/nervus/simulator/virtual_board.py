@@ -42,12 +42,17 @@ class Output:
         kind: `pin` or `pwm`.
         number: The pin's number.
         value: 0 or 1 for a pin, 0 to 65,535 for PWM.
+        used_us: Processor time that the board's process had used by then; 0 unless its program
+            tells (the benchmarks' do).
+        slept: How often it had let go of its processor by then; as above.
     """
 
     at_ns: int
     kind: OutputKind
     number: int
     value: int
+    used_us: int = 0
+    slept: int = 0
 
 
 class VirtualBoard:
@@ -220,7 +225,8 @@ class VirtualBoard:
             self.lost_records += record["lost"]
             return
         kind: OutputKind = "pin" if "pin" in record else "pwm"
-        output = Output(record["at_ns"], kind, record[kind], record["value"])
+        used = record.get("used_us", 0), record.get("slept", 0)
+        output = Output(record["at_ns"], kind, record[kind], record["value"], *used)
         self._levels[kind, output.number] = output
         for queue in self._listeners:
             if queue.full():

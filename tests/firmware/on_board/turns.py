@@ -1,8 +1,8 @@
 """Runs on the virtual board's MicroPython: what a board does while it works on a message.
 
 Started as `micropython turns.py`, with a control channel. After each piece of the work on an answer
-to its ping a door moves, and the loop has a turn; prints as JSON [what the lamp that follows the
-door did, whether the answer has been acted on] for each piece.
+to its ping, then on a rule, a door moves, and the loop has a turn; prints as JSON [what the lamp
+that follows the door did, whether the message has been acted on] for each piece, for both messages.
 """
 
 import json
@@ -58,17 +58,39 @@ def main() -> None:
     board.step()
     payload = dict(board.clock.ping(board.ticks_ms), unix_ms=1790000000000)
     payload.update(scope_level="room", scope="kitchen")
-    data = json.dumps({"meta": _META, "payload": payload}).encode()
-    topic = b"/sc/dev/event/device/m1/pong"
+    pong = _pieces(
+        board,
+        driven,
+        b"/sc/dev/event/device/m1/pong",
+        {"meta": _META, "payload": payload},
+        lambda: board.clock.synced,
+    )
+    meta = dict(_META, contract="ReflexConfigure", message_type="ReflexConfigure")
+    meta.update(message_id="01KQ0000000000000000000001", action_id="01KQ0000000000000000000002")
+    rule = dict(_FOLLOW, reflex_id="r2", mode="dry_run")
+    topic = b"/sc/reflex/event/device/m1/rule/r2/configure"
+    message = {"meta": meta, "payload": rule}
+    print(
+        json.dumps(
+            [
+                pong,
+                _pieces(board, driven, topic, message, lambda: board.engine.hash("r2") is not None),
+            ]
+        )
+    )
+
+
+def _pieces(board: Runtime, driven: list, topic: bytes, message: dict, done: object) -> list:
+    """Take a message; a turn of the loop after each piece of the work on it."""
     seen = []
     driven.clear()
-    for _ in board.link_message(topic, data, retained=False):
+    for _ in board.link_message(topic, json.dumps(message).encode(), retained=False):
         channel.pins[_DOOR] = 1 - channel.pins[_DOOR]
         board.step()
-        seen.append([list(driven), board.clock.synced])
+        seen.append([list(driven), done()])
         driven.clear()
-    seen.append([[], board.clock.synced])
-    print(json.dumps(seen))
+    seen.append([[], done()])
+    return seen
 
 
 main()
