@@ -7,9 +7,9 @@ from typing import Final
 
 from nervus.brainstem.agenda import Agenda, Due
 from nervus.brainstem.broadcast import Broadcaster
-from nervus.brainstem.intake import Intake, IntakeCounters, Open
+from nervus.brainstem.intake import Intake, IntakeCounters
 from nervus.brainstem.patterns import PatternCounters, Patterns
-from nervus.brainstem.scope import Scope
+from nervus.brainstem.scope import Open, Scope
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.brainstem.source import Sources
 from nervus.brainstem.stream import LONGEST_MS, Shape, Stream
@@ -125,9 +125,10 @@ class Brainstem:
     def _take(self, event: Accepted | Removed | Connected, now_ms: int) -> Sequence[Effect]:
         if isinstance(event, Accepted):
             # By its very type: models are slow to say that they are of another.
-            if type(event.message) is AfferentSignal:
-                return self._afferent(event, now_ms)
-            return self._message(event, now_ms)
+            if type(event.message) is not AfferentSignal:
+                return self._message(event, now_ms)
+            effects = self._intake.take_more(event, now_ms)
+            return self._afferent(event, now_ms) if effects is None else effects
         if isinstance(event, Removed):
             return self._removed(event, now_ms)
         # A connection changes nothing: the shell's ledger retains again what a broker lost.

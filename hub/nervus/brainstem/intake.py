@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from nervus.brainstem.agenda import Action, Agenda
 from nervus.brainstem.rate import Rate
-from nervus.brainstem.scope import Scope
+from nervus.brainstem.scope import Open, Scope
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.brainstem.signal import Signal
 from nervus.brainstem.source import Source, Sources
@@ -18,14 +18,6 @@ from nervus.wire.registries import sensor_channels
 from nervus.wire.topic import LEVEL_LIMIT
 
 _URGENT: Final = ("critical", "control")
-
-
-class Open(NamedTuple):
-    """A window of a stream of a scope."""
-
-    scope: Scope
-    stream: Stream
-    window: Window
 
 
 @dataclass(slots=True)
@@ -85,6 +77,50 @@ class Intake:
         self._signal_limit = settings.window_signal_limit
         self._holds = 0
 
+    def take_more(self, event: Accepted, now_ms: int) -> Sequence[Rejected] | None:
+        """Take what goes where the last sample of its signal went, as nearly all do.
+
+        That is one good value, neither urgent nor of long ago, for a window that is still open:
+        with the effects of `take`, but nothing is looked for anew.
+
+        Returns:
+            What comes of it; None when it is not like that, and nothing has been done.
+        """
+        address, parts = event.address, event.message.__dict__
+        meta, payload = parts["meta"].__dict__, parts["payload"].__dict__
+        device_id = address.levels["device_id"]
+        source = self._sources.known(device_id)
+        if source is None:
+            return None
+        unit = payload.get("unit") or ""
+        for signal in source.signals:
+            # The guard makes one address for each topic.
+            if signal.address is address and signal.history[1] == unit:
+                break
+        else:
+            return None
+        place, value = signal.place, payload["value"]
+        if (
+            place is None
+            or type(value) is dict
+            or payload.get("quality") is not None
+            or meta.get("priority") in _URGENT
+            or meta.get("historical")
+        ):
+            return None
+        # To be placed twice does not change where it lies.
+        event_ms = source.clock.place(meta, now_ms, self._oldest_ms)
+        scope, _, window = place
+        if event_ms is None or not window.opens_ms <= event_ms < window.end_ms:
+            return None
+        self._sources.spoke(device_id)
+        self.counters.afferents += 1
+        if self._within_rate(scope, source, now_ms):
+            window.take_more(signal, value, event_ms)
+            return ()
+        window.refused += 1
+        return (_above_rate(event),)
+
     def take(self, scope: Scope, event: Accepted, now_ms: int) -> Open | Rejected | Hold | None:
         """Take one afferent; returns its window when that has to close at once.
 
@@ -120,7 +156,7 @@ class Intake:
         if not (at_once or self._within_rate(scope, source, now_ms)):
             if window is not None:
                 window.refused += 1
-            return refuse(event, "queue_full", "queue", "above the sample rate of device or scope")
+            return _above_rate(event)
         if window is None:
             window = self.open(scope, stream, event_ms, now_ms)
         if window is None:
@@ -128,9 +164,10 @@ class Intake:
             return refuse(event, "queue_full", "queue", "too many old windows are being summarised")
         counters.historical += historical
         values = self._values(scope, source, payload, historical=historical)
-        refused = self._fill(window, values, event, event_ms, urgent=urgent)
+        place = Open(scope, stream, window)
+        refused = self._fill(place, values, event, event_ms, urgent=urgent)
         if at_once and refused is None and window.critical:
-            return Open(scope, stream, window)
+            return place
         return self._hold(window) if urgent and refused is None else refused
 
     def _hold(self, window: Window) -> Hold:
@@ -141,7 +178,7 @@ class Intake:
 
     def _fill(
         self,
-        window: Window,
+        place: Open,
         values: Sequence[tuple[Signal, Scalar]] | None,
         event: Accepted,
         event_ms: int,
@@ -153,14 +190,20 @@ class Intake:
             self.counters.unknown += 1
             reason = f"payload.value: with the sensor type, a name has {LEVEL_LIMIT} characters"
             return refuse(event, "schema_invalid", "apply", reason)
+        _, stream, window = place
         if not window.has_room(values, self._signal_limit):
             self.counters.crowded += 1
             return refuse(event, "queue_full", "queue", "too many signals are being summarised")
-        quality = event.message.__dict__["payload"].__dict__.get("quality")
-        if not window.take(values, quality, event_ms):
+        payload = event.message.__dict__["payload"].__dict__
+        if not window.take(values, payload.get("quality"), event_ms):
             self.counters.bad_quality += 1
-        elif urgent:
+            return None
+        if urgent:
             window.critical = True
+        if not stream.historical and type(payload["value"]) is not dict:
+            # Where the next one goes, most likely.
+            signal = values[0][0]
+            signal.address, signal.place = event.address, place
         return None
 
     def _values(
@@ -229,6 +272,10 @@ class Intake:
         scope.streams += (stream,)
         self._agenda.put(now_ms + LONGEST_MS, self._retire, (scope, stream))
         return stream
+
+
+def _above_rate(event: Accepted) -> Rejected:
+    return refuse(event, "queue_full", "queue", "above the sample rate of device or scope")
 
 
 def _long_ago(meta: Mapping[str, Any], now_ms: int) -> int:

@@ -1,13 +1,14 @@
 """A scope: a room, a house or a device, with its windows, levels and budget."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from nervus.brainstem.correlation import Episodes
 from nervus.brainstem.level import Level
 from nervus.brainstem.settings import BrainstemSettings
 from nervus.brainstem.stream import LONGEST_MS, Shape, Stream
 from nervus.brainstem.tuning import PLAIN, ScopeKey, Tuning
+from nervus.brainstem.window import Window
 
 Kind = Literal["alert", "arousal"]
 
@@ -79,3 +80,11 @@ class Scope:
     def idle(self) -> bool:
         """Whether there is nothing in it that time would not give back."""
         return not (self.streams or self.said or self.reviewed)
+
+
+class Open(NamedTuple):
+    """A window of a stream of a scope."""
+
+    scope: Scope
+    stream: Stream
+    window: Window

@@ -1,9 +1,13 @@
 """What is known of one signal beyond the window it is in."""
 
 from math import expm1, sqrt
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nervus.wire.contracts import Scalar
+
+if TYPE_CHECKING:
+    from nervus.brainstem.scope import Open
+    from nervus.wire import Address
 
 SignalKey = tuple[str, str, str]
 """Device, sensor type, unit ("" for none): what a feature is about, and how features are sorted."""
@@ -22,10 +26,14 @@ class Signal:
     how often the sensor speaks: weight
     1 - exp(-Δt / average_ms), update after T. Finch, "Incremental calculation of weighted mean
     and variance" (2009), section 9. A value older than the last one changes nothing.
+
+    `address` is that of its last live sample, and `place` the window that took it, while that is
+    open.
     """
 
     __slots__ = (
-        "_average_ms", "_variance", "average", "device_id", "history", "last", "updated_ms",
+        "_average_ms", "_variance", "address", "average", "device_id", "history", "last", "place",
+        "updated_ms",
     )  # fmt: skip
 
     def __init__(self, device_id: str, history: HistoryKey, average_ms: int) -> None:
@@ -36,6 +44,8 @@ class Signal:
         self.updated_ms = 0
         self.average: float | None = None
         self.last: Scalar | None = None
+        self.address: Address | None = None
+        self.place: Open | None = None
 
     @property
     def key(self) -> SignalKey:

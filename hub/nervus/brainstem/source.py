@@ -44,6 +44,10 @@ class Sources:
         self._urgent = Rate(settings.urgent_rate, settings.urgent_burst)
         self._sources: OrderedDict[str, Source] = OrderedDict()
         self._signals = 0
+        self.known: Final = self._sources.get
+        """The device of an id, if it is known."""
+        self.spoke: Final = self._sources.move_to_end
+        """Note that one that is known has spoken last."""
 
     def __len__(self) -> int:
         return len(self._sources)

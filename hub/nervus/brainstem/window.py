@@ -64,12 +64,20 @@ class Window:
             statistics.take(value, event_ms)
         return True
 
+    def take_more(self, signal: Signal, value: Scalar, event_ms: int) -> None:
+        """As `take`, a good one of a signal that it has."""
+        self.taken += 1
+        self.worth += 1.0
+        self._signals[signal].take(value, event_ms)
+
     def close(self, end_ms: int) -> None:
         """End it at `end_ms`; nothing is taken after that."""
         self.closed = True
         self.end_ms = end_ms
-        for statistics in self._signals.values():
+        for signal, statistics in self._signals.items():
             statistics.hold(end_ms)
+            if signal.place is not None and signal.place.window is self:
+                signal.address = signal.place = None
 
     def statistics(self) -> Iterable[Statistics]:
         """The statistics of each signal; two of a signal that was forgotten in between."""
