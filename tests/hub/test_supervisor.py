@@ -29,6 +29,7 @@ from nervus.runtime.system import (
     broker_child,
     run_system,
     running_system,
+    service_children,
 )
 from support import House, process_lives
 
@@ -200,6 +201,28 @@ asyncio.run(supervisor.run(asyncio.Event()))
     parent.kill()
     await parent.communicate()
     await until(lambda: not process_lives(child))
+
+
+async def test_what_nobody_waits_for_gives_way_to_all_others(tmp_path: Path) -> None:
+    children = [python("usual", SERVE), python("aside", SERVE, aside=True)]
+    supervisor = Supervisor(children, tmp_path / "status.json")
+    async with running(supervisor):
+        await until(lambda: all_ready(supervisor))
+        usual, aside = (child.pid for child in supervisor.status())
+        assert usual is not None
+        assert aside is not None
+        assert os.sched_getscheduler(usual) == os.sched_getscheduler(0)
+        assert os.getpriority(os.PRIO_PROCESS, usual) == os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.sched_getscheduler(aside) == os.SCHED_BATCH
+        nicer = os.getpriority(os.PRIO_PROCESS, 0) + 10
+        assert os.getpriority(os.PRIO_PROCESS, aside) == min(19, nicer)
+
+
+def test_only_what_writes_down_gives_way_and_only_in_a_process_of_its_own(house: House) -> None:
+    separate = house.settings.model_copy(update={"processes": "separate"})
+    children = service_children(house.state, separate)
+    assert {child.name for child in children if child.aside} == {"history"}
+    assert not any(child.aside for child in service_children(house.state, house.settings))
 
 
 @pytest.mark.parametrize("kept", [0, 200])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from benchmarks import messages
 from benchmarks.house import house
@@ -31,6 +33,7 @@ _QUICK_PLAN: Final = ((20, 0.5),)
 _COMMANDS: Final = 300
 _QUICK_COMMANDS: Final = 3
 _SETTLE_S: Final = 1.0
+_WARM_RATE: Final = 200
 _ONLINE_S: Final = 20.0
 _OUTCOME_S: Final = 10.0
 _SETTINGS: Final = """
@@ -56,27 +59,24 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
     """Run the whole hub and send through it."""
     boards = {_ACTING: "room/r0", _SENSING: "room/r1"}
     parts = {_CONSUMER: "consumer"}
-    async with (
-        house(boards=boards, parts=parts, settings=_SETTINGS, policy=_POLICY) as hub,
-        _consumer(hub) as consumer,
-    ):
+    async with house(boards=boards, parts=parts, settings=_SETTINGS, policy=_POLICY) as hub:
         rows = []
         for rate, seconds in _QUICK_PLAN if quick else _PLAN:
             tell(f"urgent afferents to the consumer, {rate}/s for {seconds:g} s")
-            rows.append(await _sense(hub, consumer, rate, seconds))
+            rows.append(await _sense(hub, rate, seconds))
         count = _QUICK_COMMANDS if quick else _COMMANDS
         tell(f"{count} commands to a virtual board, one in flight")
-        rows.append(await _command(hub, consumer, count))
+        async with _consumer(hub) as consumer:
+            rows.append(await _command(hub, consumer, count))
     return rows
 
 
 class _Consumer:
-    """Takes what passed the gate, and outcomes; notes when."""
+    """Asks, and takes outcomes."""
 
-    specs = (topics.GATED_RELAY, topics.OUTCOME)
+    specs = (topics.OUTCOME,)
 
     def __init__(self, hub: House) -> None:
-        self.seen_ns: dict[float, int] = {}
         self.outcomes: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self.mint = Mint(_CONSUMER, "consumer", seed=time.time_ns(), boot=int(time.time()))
         self._guard = Guard(self.specs)
@@ -89,15 +89,8 @@ class _Consumer:
         )
 
     async def _take(self, packet: Packet) -> None:
-        verdict = self._guard.judge(packet, _now_ms())
-        if not isinstance(verdict, Accepted):
-            raise DidNotHappenError(f"the consumer's guard: {verdict}")
-        payload = verdict.message.payload
-        if verdict.address.spec is topics.OUTCOME:
-            self.outcomes.put_nowait((verdict.message.meta.action_id, payload.status))
-            return
-        for feature in payload.summary_features:
-            self.seen_ns.setdefault(feature.last, time.perf_counter_ns())
+        message = _accepted(self._guard, packet, _now_ms())
+        self.outcomes.put_nowait((message.meta.action_id, message.payload.status))
 
 
 @asynccontextmanager
@@ -129,19 +122,70 @@ async def connected(session: Session) -> AsyncIterator[None]:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def _sense(hub: House, consumer: _Consumer, rate: float, seconds: float) -> Row:
-    consumer.seen_ns.clear()
-    # From a process of its own: made here, each would hold up the consumer.
-    sent = await flood(hub, 1, rate, seconds, urgent_of=_SENSING)
-    await asyncio.sleep(_SETTLE_S)
+async def _sense(hub: House, rate: float, seconds: float) -> Row:
+    with tempfile.TemporaryFile() as lines:
+        async with _subscriber(hub, lines):
+            await _heard(hub, lines)
+            began = lines.seek(0, os.SEEK_END)
+            # Boards and consumer would be other machines: here each is a lean process of its own.
+            sent = await flood(hub, 1, rate, seconds, urgent_of=_SENSING)
+            await asyncio.sleep(_SETTLE_S)
+        lines.seek(began)
+        seen = _seen(lines)
     sent_ns = sent["sent_ns"]
-    seen = {int(number): at_ns for number, at_ns in consumer.seen_ns.items()}
     times = [(seen[number] - at_ns) / 1e6 for number, at_ns in enumerate(sent_ns) if number in seen]
     rate_sent = len(sent_ns) / sent["seconds"]
     note = f"{len(times)} of {len(sent_ns)} came, sent at {rate_sent:,.0f}/s"
     what = f"urgent afferent → bundle → gate → consumer at {rate}/s, two TLS brokers"
     name = f"afferent to consumer at {rate}/s"
     return Row(name, what, "ms", percentiles(times), len(times), (Goal("≤", 5.0, "p99"),), note)
+
+
+@asynccontextmanager
+async def _subscriber(hub: House, lines: IO[bytes]) -> AsyncIterator[None]:
+    """A consumer in C that writes a line for each message: when it came, topic, message."""
+    identity, listener = hub.authority.get(_CONSUMER), hub.settings.brokers.core
+    process = await asyncio.create_subprocess_exec(
+        "stdbuf", "-oL", "mosquitto_sub", "-V", "5", "-F", "%U %t %p",
+        "-h", listener.connect_host, "-p", str(listener.port),
+        "--cafile", str(identity.ca), "--cert", str(identity.cert), "--key", str(identity.key),
+        "-q", "1", "-t", topics.GATED_RELAY.filter(), stdout=lines,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+async def _heard(hub: House, lines: IO[bytes]) -> None:
+    """Wait until messages come through, and what they go through is warm."""
+    async with asyncio.timeout(_ONLINE_S):
+        while not lines.seek(0, os.SEEK_END):
+            await flood(hub, 1, _WARM_RATE, 1.0, urgent_of=_SENSING)
+            await asyncio.sleep(_SETTLE_S)
+
+
+def _seen(lines: IO[bytes]) -> dict[int, int]:
+    """When each numbered message came first, in unix nanoseconds; each must be a valid one."""
+    guard = Guard([topics.GATED_RELAY])
+    seen: dict[int, int] = {}
+    for line in lines:
+        at, topic, payload = line.split(b" ", 2)
+        seconds, _, fraction = at.partition(b".")
+        at_ns = int(seconds + fraction.ljust(9, b"0"))
+        packet = Packet("core", topic.decode(), payload.rstrip(b"\n"), retain=False)
+        message = _accepted(guard, packet, at_ns // 1_000_000)
+        for feature in message.payload.summary_features:
+            seen.setdefault(int(feature.last), at_ns)
+    return seen
+
+
+def _accepted(guard: Guard, packet: Packet, now_ms: int) -> Any:
+    verdict = guard.judge(packet, now_ms)
+    if not isinstance(verdict, Accepted):
+        raise DidNotHappenError(f"the consumer's guard: {verdict}")
+    return verdict.message
 
 
 async def _command(hub: House, consumer: _Consumer, count: int) -> Row:

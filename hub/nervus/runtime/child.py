@@ -22,6 +22,8 @@ _READ_BYTES: Final = 65_536
 _PROBE_PAUSE_S: Final = 0.025
 _PROBE_DEADLINE_S: Final = 1.0
 _PR_SET_PDEATHSIG: Final = 1
+_ASIDE: Final = 10
+"""By how much what nobody waits for is nicer: where others want all, a tenth of a core is left."""
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -39,6 +41,7 @@ class Child:
             always obeys it and has something to save.
         recover: Asked when it ended before it was ready; may repair something and says what.
         environment: Variables added to the supervisor's own.
+        aside: Whether it gives way to all others: nobody waits for what it does.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Child:
     orphan_signal: Literal[signal.Signals.SIGKILL, signal.Signals.SIGTERM] = signal.SIGKILL
     recover: Recover | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    aside: bool = False
 
 
 class Process:
@@ -137,7 +141,7 @@ class Process:
                 pass_fds=(write_end,),
                 process_group=0,
                 umask=0o077,
-                preexec_fn=_die_with_parent(os.getpid(), self._child.orphan_signal),  # noqa: PLW1509  it makes two system calls and takes no lock
+                preexec_fn=_prepared(os.getpid(), self._child),  # noqa: PLW1509  it makes four system calls and takes no lock
             )
 
     def _read_output(self) -> None:
@@ -228,12 +232,19 @@ class Process:
         self._pending = b""
 
 
-def _die_with_parent(parent: int, number: signal.Signals) -> Callable[[], None]:
+def _prepared(parent: int, child: Child) -> Callable[[], None]:
+    """What a child does before its program: it dies with its parent, and gives way if told to."""
+
     def prepare() -> None:
-        if _LIBC.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
+        if _LIBC.prctl(_PR_SET_PDEATHSIG, child.orphan_signal, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
         # The parent may have died before the call took effect.
         if os.getppid() != parent:
             os._exit(1)
+        if child.aside:
+            os.nice(_ASIDE)
+            # Of an idle one, which gives way still more, that would be a promotion: only root may.
+            with suppress(PermissionError):
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
     return prepare

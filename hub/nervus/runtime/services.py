@@ -101,6 +101,9 @@ SERVICES: Final[dict[str, Service]] = {
 APART: Final = ("api",)
 """Services that always have a process of their own: what people ask must not delay a plane."""
 
+ASIDE: Final = ("history",)
+"""Services for which nobody waits: in a process of their own they give way to all others."""
+
 SHARDED: Final = ("brainstem", "thalamus")
 """Services of which there is one for each shard."""
 

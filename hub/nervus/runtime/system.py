@@ -22,7 +22,7 @@ from nervus.runtime.brokers import (
 from nervus.runtime.child import Child
 from nervus.runtime.files import LockedError, locked
 from nervus.runtime.identity import Authority
-from nervus.runtime.services import APART, ensure_identities, services_of
+from nervus.runtime.services import APART, ASIDE, ensure_identities, services_of
 from nervus.runtime.settings import Settings, create_settings, port_is_free
 from nervus.runtime.state import StateFolder
 from nervus.runtime.supervision import Timing
@@ -71,7 +71,7 @@ def service_children(state: StateFolder, settings: Settings) -> list[Child]:
     names = list(services_of(settings))
     alone = names if settings.processes == "separate" else [n for n in names if n in APART]
     together = [name for name in names if name not in alone]
-    children = [Child(name, (*command, name)) for name in alone]
+    children = [Child(name, (*command, name), aside=name in ASIDE) for name in alone]
     return [Child("services", (*command, *together)), *children] if together else children
 
 
