@@ -144,6 +144,6 @@ def test_board_reacts_between_the_pieces_of_its_work_on_a_message(tmp_path: Path
     pong, rule = on_board(tmp_path, ON_BOARD / "turns.py")
 
     # The lamp has followed the door each time before the message does anything: it is read and
-    # checked, a rule is compiled too.
+    # checked, a rule in two pieces and compiled.
     assert pong == [[[1], False], [[0], False], [[], True]]
-    assert rule == [[[1], False], [[0], False], [[1], False], [[], True]]
+    assert rule == [[[1], False], [[0], False], [[1], False], [[0], False], [[], True]]

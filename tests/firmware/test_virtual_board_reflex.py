@@ -108,6 +108,22 @@ async def test_a_lower_version_is_refused_and_the_old_rule_stays(
     assert unwired.payload["error"]["code"] == "unknown_actuator"
 
 
+async def test_rule_whose_condition_breaks_the_contract_is_refused_with_its_place(
+    board: VirtualBoard, hub: HubStand
+) -> None:
+    await hub.synced()
+    wrong = door_rule(when={"all": [{"not": {"sensor": "door", "op": "is"}}]})
+    topic = f"/sc/reflex/event/device/{board.device_id}/rule/{wrong['reflex_id']}/configure"
+    await hub.send(topic, hub.envelope("ReflexConfigure", wrong, action_id=hub.next_id()))
+    reject = await hub.until("RejectEvent", lambda _: True)
+    report = await hub.configure(door_rule())
+
+    assert reject.payload["reason_code"] == "schema_invalid"
+    assert reject.payload["reason"].startswith("/payload/when/all/0/")
+    assert [report] == hub.of("ReflexReport")
+    assert report.payload["status"] == "applied"
+
+
 async def test_dry_run_reports_and_moves_nothing(board: VirtualBoard, hub: HubStand) -> None:
     await hub.synced()
     await hub.configure(door_rule(mode="dry_run"))

@@ -3,12 +3,14 @@
 import gc
 
 from spinal import topics
-from spinal.contracts import MAX_BYTES, SCHEMAS
+from spinal.contracts import MAX_BYTES, SCHEMAS, TABLE
 from spinal.envelope import Recent, WireError, checked, decode, expired, produced_unix_ms
+from spinal.schema import check, part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from spinal.runtime import Runtime
 
@@ -32,7 +34,8 @@ class Inbound:
     ) -> "Iterator[None]":
         """Check one message and act on it; whatever is wrong with it becomes a reject.
 
-        Reading, checking and acting are a piece of the work each: reflexes come in between.
+        Reading, checking and acting are a piece of the work each, and the condition of a rule:
+        reflexes come in between.
         """
         board = self._board
         name = None
@@ -41,8 +44,12 @@ class Inbound:
             contract, fields = _route(name, retained=retained)
             message = decode(data, MAX_BYTES[contract])
             yield
+            condition = _taken_out(message) if contract == "ReflexConfigure" else None
             meta, payload = checked(message, data, {contract: SCHEMAS[contract]})
             yield
+            if condition is not None:
+                _put_back(condition, meta, payload)
+                yield
             self._agree(fields, meta, payload)
         except WireError as error:
             board.refuse(error, name, data)
@@ -196,6 +203,26 @@ class Inbound:
         if granted != (board.node["scope_level"], board.node["scope"]):
             text = "the hub grants %s/%s, node.json says otherwise" % granted
             board.refuse(WireError("scope_not_granted", "identity", text))
+
+
+def _taken_out(message: "Any") -> dict | None:
+    """A rule's condition, out of its message: it takes as long to check as all the rest."""
+    payload = message.get("payload") if isinstance(message, dict) else None
+    condition = payload.get("when") if isinstance(payload, dict) else None
+    if not isinstance(condition, dict):
+        return None
+    payload["when"] = {"sensor": "any", "op": "changed"}
+    return condition
+
+
+def _put_back(condition: dict, meta: dict, payload: dict) -> None:
+    """Check the condition that was taken out of the payload, and put it back; WireError."""
+    contract = part(TABLE, SCHEMAS["ReflexConfigure"], "payload")
+    breach = check(TABLE, part(TABLE, contract, "when"), condition)
+    if breach:
+        text = "/payload/when%s: %s" % breach
+        raise WireError("schema_invalid", "schema", text, meta)
+    payload["when"] = condition
 
 
 def _text(topic: bytes) -> str:
