@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shlex
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nervus.about import NAME, VERSION
-from nervus.cli.app import COMMANDS, GROUPS, _loaded
+from nervus.cli.app import COMMANDS, GROUPS, _loaded, main
 from nervus.runtime.doctor import examine
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority
@@ -232,6 +233,36 @@ def test_doctor_tells_expiring_from_expired(house: House) -> None:
     assert findings["identity ageing"].verdict is Verdict.WARNING
     assert findings["identity dead"].verdict is Verdict.FAILURE
     assert findings["identity dead"].hint == "run: nervus identity issue dead --role consumer"
+
+
+def test_doctor_reports_a_file_that_cannot_be_read_and_goes_on(house: House) -> None:
+    house.state.registry_file.unlink()
+    house.state.registry_file.mkdir()
+    findings = {finding.what: finding for finding in examine(house.state.path)}
+    assert findings["certificates"].found == f"{house.state.registry_file}: Is a directory"
+    assert "fsync" in findings
+
+
+def test_doctor_shows_a_path_whole_and_as_it_is(tmp_path: Path) -> None:
+    shown = nervus("doctor", "--state", str(tmp_path / "[/red]" / ("Q" * 90))).stdout
+    assert "[/red]" in shown
+    assert shown.count("Q") == 90  # over several lines
+
+
+def test_a_full_disk_is_one_message_that_names_the_file(
+    house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    registry = house.state.registry_file
+    registry.with_name(f".{registry.name}.{os.getpid()}.new").symlink_to("/dev/full")
+    words = ["identity", "issue", "porch", "--role", "consumer", "--state", str(house.state.path)]
+    monkeypatch.setattr(sys, "argv", ["nervus", *words])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert capsys.readouterr().err.splitlines() == [
+        "error: no space left on device",
+        f"where: {registry}",
+        "to do: make room on its disk",
+    ]
 
 
 def test_doctor_reports_a_broken_file_and_goes_on(house: House) -> None:

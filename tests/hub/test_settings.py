@@ -1,10 +1,21 @@
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from nervus.runtime.settings import Settings, SettingsError, create_settings, free_port
+from nervus.runtime.files import write_private
+from nervus.runtime.settings import (
+    BrokerSettings,
+    Settings,
+    SettingsError,
+    create_settings,
+    free_port,
+    obstacle,
+    port_is_free,
+)
 from nervus.runtime.state import StateFolder, StateFolderError
+from support import House
 
 GOOD = """\
 house = "villa"
@@ -119,3 +130,50 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
 def test_opening_where_nothing_is_says_how_to_start(tmp_path: Path) -> None:
     with pytest.raises(StateFolderError, match="nervus up"):
         StateFolder.open(tmp_path)
+
+
+def test_a_file_of_another_kind_is_named_with_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "nervus.toml"
+    path.write_bytes(b'house = "\xff"')
+    with pytest.raises(SettingsError, match=r"cannot be read \(no UTF-8: .*\); mend it"):
+        Settings.load(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(SettingsError, match=r"cannot be read \(Is a directory\); mend it"):
+        Settings.load(path)
+
+
+@pytest.mark.parametrize(
+    ("host", "what", "hint"),
+    [
+        ("203.0.113.9", "203.0.113.9 is no address of this machine now", "0.0.0.0 for all"),
+        ("house..attic", "no machine is known as house..attic", "an address of this machine"),
+    ],
+)
+def test_a_host_that_is_not_here_is_no_taken_port(host: str, what: str, hint: str) -> None:
+    told = obstacle("core", BrokerSettings(host=host, port=free_port()))
+    assert told is not None
+    assert told.what == what
+    assert hint in told.hint
+    assert "brokers.core.host" in told.hint
+    assert not port_is_free(host, 1883)
+
+
+def test_a_state_folder_of_another_user_is_told_as_that(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everybody's
+    with pytest.raises(StateFolderError, match="belongs to another user; run this as that user"):
+        StateFolder.open(house.state.path)
+
+
+def test_a_full_disk_leaves_the_old_content_and_is_told_with_the_files_name(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "list"
+    write_private(path, "old")
+    (tmp_path / f".list.{os.getpid()}.new").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+        write_private(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -17,16 +17,16 @@ import pytest
 
 from nervus.runtime.brokers import brokers
 from nervus.runtime.child import Child
-from nervus.runtime.settings import Settings
+from nervus.runtime.settings import PortError, Settings
 from nervus.runtime.state import StateFolder
 from nervus.runtime.status import read_status
 from nervus.runtime.supervision import Timing
 from nervus.runtime.supervisor import Supervisor
 from nervus.runtime.system import (
     AlreadyRunningError,
-    BrokerError,
     NotReadyError,
     broker_child,
+    prepare,
     run_system,
     running_system,
     service_children,
@@ -113,7 +113,7 @@ async def test_output_reaches_the_log_line_by_line_under_the_childs_name(
     assert lines[2].startswith("xxxx")
     assert max(map(len, lines)) <= 8_192
     after = [line for line in lines[2:] if not line.startswith("x")]
-    assert after == ["again", "(the line above 4999 more times)", "\\xff no text", "three"]
+    assert after == ["again", "(its last line 4999 more times)", "\\xff no text", "three"]
 
 
 async def test_last_words_without_a_newline_are_kept(
@@ -166,6 +166,34 @@ async def test_a_child_that_refuses_its_settings_ends_the_run_with_2(tmp_path: P
     supervisor = Supervisor(children, tmp_path / "status.json", QUICK)
     async with asyncio.timeout(8):
         assert await supervisor.run(asyncio.Event()) == 2
+
+
+async def test_why_a_child_refuses_its_settings_is_told_once_more_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = "error: history.keep_days: too few\nwhere: nervus.toml:9\nto do: correct it"
+    refuses = f"print('starting', {error!r}, sep='\\n', flush=True); raise SystemExit(2)"
+    children = [python("a", SERVE, stage=0), python("b", refuses)]
+    async with asyncio.timeout(8):
+        assert await Supervisor(children, tmp_path / "status.json").run(asyncio.Event()) == 2
+    assert caplog.messages[-1] == f"b refused its settings:\n{error}"
+
+
+async def test_a_status_that_cannot_be_written_keeps_nobody_from_being_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "status.json"
+    path.mkdir()
+    supervisor = Supervisor([python("a", SERVE)], path)
+    async with running(supervisor):
+        await until(lambda: all_ready(supervisor))
+        os.kill(supervisor.status()[0].pid or 0, signal.SIGKILL)
+        await until(lambda: supervisor.status()[0].restarts == 1 and all_ready(supervisor))
+        told = [line for line in caplog.messages if "cannot be told" in line]
+        assert told == [f"{path}: what runs cannot be told: Is a directory"]
+        path.rmdir()
+        os.kill(supervisor.status()[0].pid or 0, signal.SIGKILL)
+        await until(path.is_file)
 
 
 async def test_a_cancelled_run_leaves_no_process(tmp_path: Path) -> None:
@@ -253,6 +281,14 @@ async def test_a_second_system_on_the_same_folder_is_refused(house: House) -> No
     assert read_status(house.state) is None
 
 
+async def test_what_runs_is_not_prepared_anew(house: House) -> None:
+    async with running_system(house.state, house.settings, services=False):
+        house.state.raw_file.write_text("[]")
+        with pytest.raises(AlreadyRunningError, match="nervus status"):
+            prepare(house.state.path)
+    assert house.state.raw_file.exists()
+
+
 async def test_a_system_that_is_not_ready_in_time_is_ended_and_told(house: House) -> None:
     with pytest.raises(NotReadyError, match=r"not ready within 0\.001 s"):
         async with running_system(house.state, house.settings, services=False, within_s=0.001):
@@ -274,7 +310,7 @@ async def test_a_taken_port_is_named_with_its_setting(
     monkeypatch.setattr("nervus.runtime.system._PORT_WAIT_S", 0.1)
     both = brokers(house.state, house.settings)
     taken = socket.create_server(("127.0.0.1", house.settings.brokers.core.port))
-    with taken, pytest.raises(BrokerError, match=r"brokers\.core\.port"):
+    with taken, pytest.raises(PortError, match=r"brokers\.core\.port"):
         await run_system(house.state, both, [], asyncio.Event())
 
 

@@ -3,6 +3,7 @@
 A command's module is imported when it is called: what one command needs, another need not wait for.
 """
 
+import errno
 import sys
 from importlib import import_module
 from typing import Any, Final
@@ -102,6 +103,18 @@ GROUPS: Final = {
 """Of commands with two words, what the first is about."""
 
 
+_OF_THE_MACHINE: Final = {
+    errno.EACCES: "run this as the user whom it belongs to",
+    errno.EPERM: "run this as the user whom it belongs to",
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room: this user's share of the disk is used up",
+    errno.EROFS: "its disk may only be read: was it full of errors? `dmesg` tells",
+    errno.EIO: "its disk fails: copy the state folder away, `dmesg` tells more",
+    errno.EMFILE: "raise the limit of open files: ulimit -n 4096",
+}
+"""What no program can mend by itself, and what to do."""
+
+
 class _Commands(TyperGroup):
     """Knows of each command no more than its line of help, until one is called."""
 
@@ -155,6 +168,13 @@ def main() -> None:
     except NervusError as error:
         _explain(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        what = (error.strerror or "").lower()
+        where = str(error.filename or "")
+        _explain(NervusError(what, where=where, hint=_OF_THE_MACHINE[error.errno]))
+        sys.exit(NervusError.exit_code)
 
 
 def _loaded(words: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Final
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nervus.cli.log import sessions_at
 from nervus.cli.options import State
@@ -35,10 +36,11 @@ def doctor(state: State) -> None:
 
 
 def _table(findings: list[Finding]) -> Table:
-    table = Table("", "what", "found", "to do", box=None, pad_edge=False)
+    table = Table("", "what", box=None, pad_edge=False)
+    for title in ("found", "to do"):
+        table.add_column(title, overflow="fold")
     for finding in findings:
         style = _STYLES[finding.verdict]
-        table.add_row(
-            f"[{style}]{finding.verdict.value}[/]", finding.what, finding.found, finding.hint
-        )
+        told = (Text(each) for each in (finding.what, finding.found, finding.hint))
+        table.add_row(Text(finding.verdict.value, style), *told)
     return table

@@ -11,6 +11,7 @@ State = Annotated[
     Path,
     typer.Option(
         "--state",
+        readable=False,  # StateFolder says more of one that is not
         metavar="DIR",
         help="The state folder: settings, keys, stores. Also $NERVUS_STATE.",
         default_factory=StateFolder.default_path,

@@ -19,7 +19,7 @@ from nervus.runtime.broker_health import examine_brokers
 from nervus.runtime.brokers import brokers, require_mosquitto
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import RENEW_BEFORE, Authority
-from nervus.runtime.settings import Settings, port_is_free
+from nervus.runtime.settings import Settings, obstacle
 from nervus.runtime.state import StateFolder
 
 OLDEST_PYTHON: Final = (3, 11)
@@ -38,12 +38,16 @@ def examine(path: Path) -> list[Finding]:
         hint = "nothing to do: the first `nervus up` creates it"
         return [*findings, Finding(Verdict.WARNING, "state folder", f"none at {path}", hint)]
     state = StateFolder.open(path)
-    for check in _STATE:
+    for what, check in _STATE.items():
         try:
             findings.extend(check(state))
         except NervusError as error:
             found = f"{error.where}: {error.what}" if error.where else error.what
-            findings.append(Finding(Verdict.FAILURE, check.__name__[1:], found, error.hint))
+            findings.append(Finding(Verdict.FAILURE, what, found, error.hint))
+        except OSError as error:
+            hint = "run this as the user whom the state folder belongs to"
+            found = f"{error.filename}: {error.strerror}"
+            findings.append(Finding(Verdict.FAILURE, what, found, hint))
     return findings
 
 
@@ -139,11 +143,11 @@ def _settings(state: StateFolder) -> Iterator[Finding]:
         address = f"{broker.settings.host}:{broker.settings.port}"
         if broker.running_pid() is not None:
             yield Finding(Verdict.OK, what, f"{address} is served")
-        elif port_is_free(broker.settings.host, broker.settings.port):
-            yield Finding(Verdict.OK, what, f"{address} is free")
+        elif in_the_way := obstacle(broker.name, broker.settings):
+            hint = f"{in_the_way.hint} in nervus.toml"
+            yield Finding(Verdict.FAILURE, what, in_the_way.what, hint)
         else:
-            hint = f"end that program, or change brokers.{broker.name}.port in nervus.toml"
-            yield Finding(Verdict.FAILURE, what, f"another program listens on {address}", hint)
+            yield Finding(Verdict.OK, what, f"{address} is free")
 
 
 def _certificates(state: StateFolder) -> Iterator[Finding]:
@@ -203,10 +207,11 @@ _MACHINE: Final[tuple[Callable[[], Finding], ...]] = (
     _clock,
     _user,
 )
-_STATE: Final[tuple[Callable[[StateFolder], Iterator[Finding]], ...]] = (
-    _permissions,
-    _settings,
-    _certificates,
-    _disk,
-    examine_brokers,
-)
+_STATE: Final[dict[str, Callable[[StateFolder], Iterator[Finding]]]] = {
+    "permissions": _permissions,
+    "settings": _settings,
+    "certificates": _certificates,
+    "disk": _disk,
+    "brokers": examine_brokers,
+}
+"""Each by what it is about, told where it cannot look."""

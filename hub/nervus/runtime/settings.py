@@ -1,5 +1,6 @@
 """The installation's settings: one `nervus.toml`, overridden by `NERVUS_*` variables."""
 
+import errno
 import os
 import re
 import secrets
@@ -12,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from nervus.bus import JournalSettings
-from nervus.errors import UsageError
+from nervus.errors import NervusError, UsageError
 from nervus.runtime.files import write_private
 from nervus.runtime.state import BrokerName, StateFolder
 from nervus.wire.topic import level
@@ -59,6 +60,10 @@ enabled = false
 
 class SettingsError(UsageError):
     """The configuration is wrong: names the file, the line and the rule."""
+
+
+class PortError(NervusError):
+    """A broker could not listen where its settings say."""
 
 
 class BrokerSettings(BaseModel):
@@ -164,7 +169,12 @@ class Settings(BaseSettings):
                 hint="correct this line",
             ) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"cannot be read ({error})", where=str(path)) from error
+            why = error.strerror if isinstance(error, OSError) else f"no UTF-8: {error.reason}"
+            raise SettingsError(
+                f"cannot be read ({why})",
+                where=str(path),
+                hint="mend it, or restore it from a backup",
+            ) from error
         try:
             return cls(**values)
         except ValidationError as error:
@@ -211,16 +221,46 @@ def free_port(besides: int = 0) -> int:
 
 def port_is_free(host: str, port: int) -> bool:
     """Say whether a broker could listen there now."""
+    try:
+        _listen(host, port)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
+def obstacle(broker: BrokerName, settings: BrokerSettings) -> PortError | None:
+    """Say why a broker could not listen where its settings say; None if it could."""
+    host, port = settings.host, settings.port
+    keep, change = f"brokers.{broker}.host", f"brokers.{broker}.port"
+    try:
+        _listen(host, port)
+    except (socket.gaierror, UnicodeError):
+        what, hint = f"no machine is known as {host}", f"put an address of this machine as {keep}"
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            what = f"another program listens on {host}:{port}, the port of the {broker} broker"
+            hint = f"end it, or change {change}"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            what = f"{host} is no address of this machine now"
+            hint = f"is its network up? put an address of its own, or 0.0.0.0 for all, as {keep}"
+        elif error.errno == errno.EACCES:
+            what = f"only root may listen on port {port}"
+            hint = f"put one above 1023 as {change}"
+        else:
+            what = f"nobody can listen on {host}:{port} ({error.strerror})"
+            hint = f"change {keep} or {change}"
+    else:
+        return None
+    return PortError(what, where=f"brokers.{broker} in nervus.toml", hint=hint)
+
+
+def _listen(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            # Two sockets may share an address until one of them listens.
-            probe.listen(1)
-        except OSError:
-            return False
-    return True
+        probe.bind((host, port))
+        # Two sockets may share an address until one of them listens.
+        probe.listen(1)
 
 
 def broken_rule(

@@ -60,9 +60,15 @@ class StateFolder:
         """Take an existing state folder.
 
         Raises:
-            StateFolderError: There is none at `path`.
+            StateFolderError: There is none at `path`, or it is not this user's.
         """
         state = cls(path.absolute())
+        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            raise StateFolderError(
+                "this state folder belongs to another user",
+                where=str(state.path),
+                hint="run this as that user, or name your own folder with --state",
+            )
         if not state.settings_file.is_file():
             raise StateFolderError(
                 "there is no Nervus state folder here",

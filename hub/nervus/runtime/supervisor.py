@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,8 @@ from nervus.runtime.supervision import (
 
 _LOG: Final = logging.getLogger(__name__)
 _CHILD_LOG: Final = "nervus.child"
+_ERROR_LINES: Final = 3
+"""What, where, what to do."""
 
 
 class AlreadyRunningError(UsageError):
@@ -63,6 +65,7 @@ class _Running:
     last_exit: int | None = None
     told: str = ""
     ended: str = ""
+    last_words: Sequence[str] = ()
     last_line: str = ""
     repeats: int = 0
 
@@ -95,6 +98,7 @@ class Supervisor:
         self._failed: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._was_ready = False
+        self._untold = False
 
     async def run(self, stop: asyncio.Event) -> int:
         """Run until `stop` is set and every child has ended.
@@ -119,7 +123,9 @@ class Supervisor:
         finally:
             self._end()
         if self._failed is not None:
-            _LOG.error("%s refused its settings: its last lines say why", self._failed)
+            # Once more: others have ended since then, and had something to say, too.
+            said = "\n".join(self._running[self._failed].last_words)
+            _LOG.error("%s refused its settings:\n%s", self._failed, said)
             return EXIT_MISUSE
         return 0
 
@@ -200,12 +206,11 @@ class Supervisor:
         self._flush_repeats(running)
         state = self._core.state(name)
         running.told = ""
+        running.last_words = _last_words(list(process.last_lines)) if process else ()
         if state is not ChildState.STOPPING:
             _LOG.warning("%s ended (%s)", name, _describe(code))
-            last = (
-                next((line for line in reversed(process.last_lines) if line), "") if process else ""
-            )
-            running.ended = ": ".join(filter(None, (f"ended ({_describe(code)})", last)))
+            last = running.last_words[:1]
+            running.ended = ": ".join((f"ended ({_describe(code)})", *last))
         recover = running.child.recover
         if recover is not None and state is ChildState.STARTING and process is not None:
             done = recover(code, tuple(process.last_lines))
@@ -226,13 +231,21 @@ class Supervisor:
     def _flush_repeats(self, running: _Running) -> None:
         if running.repeats:
             log = logging.getLogger(f"{_CHILD_LOG}.{running.child.name}")
-            log.info("(the line above %d more times)", running.repeats)
+            log.info("(its last line %d more times)", running.repeats)
         running.repeats = 0
         running.last_line = ""
 
     def _announce(self) -> None:
         content = {"pid": os.getpid(), "children": [asdict(child) for child in self.status()]}
-        write_private(self._status_file, json.dumps(content, indent=1) + "\n", durable=False)
+        try:
+            write_private(self._status_file, json.dumps(content, indent=1) + "\n", durable=False)
+        except OSError as error:
+            # A full disk keeps nobody from being started again: only what `nervus status` tells.
+            if not self._untold:
+                _LOG.error("%s: what runs cannot be told: %s", self._status_file, error.strerror)
+            self._untold = True
+        else:
+            self._untold = False
         ready = self._core.all_ready
         if ready and not self._was_ready:
             self._on_ready()
@@ -259,6 +272,13 @@ class Supervisor:
 
 def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
+
+
+def _last_words(lines: Sequence[str]) -> Sequence[str]:
+    """What a child said at its end: an expected error whole, else its last line."""
+    lines = [line for line in lines if line]
+    begun = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return lines[begun[-1] :] if begun and len(lines) - begun[-1] <= _ERROR_LINES else lines[-1:]
 
 
 def _describe(code: int) -> str:

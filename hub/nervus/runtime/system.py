@@ -3,8 +3,8 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from signal import SIGTERM
 from typing import Final
@@ -14,7 +14,6 @@ from nervus.runtime import raw
 from nervus.runtime.broker_health import DOCTOR
 from nervus.runtime.brokers import (
     Broker,
-    BrokerError,
     brokers,
     prepare_brokers,
     require_mosquitto,
@@ -23,7 +22,7 @@ from nervus.runtime.child import Child
 from nervus.runtime.files import LockedError, locked
 from nervus.runtime.identity import Authority
 from nervus.runtime.services import APART, ASIDE, ensure_identities, services_of
-from nervus.runtime.settings import Settings, create_settings, port_is_free
+from nervus.runtime.settings import Settings, create_settings, obstacle
 from nervus.runtime.state import StateFolder
 from nervus.runtime.supervision import Timing
 from nervus.runtime.supervisor import AlreadyRunningError, Supervisor
@@ -40,15 +39,17 @@ def prepare(path: Path) -> tuple[StateFolder, Settings, Authority]:
     """Create or complete a state folder: settings, authority, services' identities, brokers' files.
 
     Raises:
+        AlreadyRunningError: The system runs on this state folder: nothing of it was touched.
         NervusError: The folder, its settings or its authority cannot be used.
     """
     state = StateFolder.create(path)
-    settings = create_settings(state)
-    authority = Authority.create(state)
-    ensure_identities(authority, services_of(settings).values())
-    authority.ensure(DOCTOR, "observer")
-    raw.forget(state)
-    prepare_brokers(state, settings, authority)
+    with _alone(state):
+        settings = create_settings(state)
+        authority = Authority.create(state)
+        ensure_identities(authority, services_of(settings).values())
+        authority.ensure(DOCTOR, "observer")
+        raw.forget(state)
+        prepare_brokers(state, settings, authority)
     return state, settings, authority
 
 
@@ -91,28 +92,22 @@ async def run_system(
 
     Raises:
         AlreadyRunningError: The system already runs on this state folder.
-        BrokerError: mosquitto is missing or too old, or a port is taken.
+        BrokerError: mosquitto is missing or too old.
+        PortError: A broker cannot listen where its settings say.
     """
     to_run = list(to_run)
     require_mosquitto()
-    try:
-        with locked(state.lock_file, wait=False):
-            # A killed supervisor left its own account of children that are gone.
-            state.status_file.unlink(missing_ok=True)
-            await _wait_for_ports(to_run)
-            supervisor = Supervisor(
-                [*(broker_child(broker) for broker in to_run), *children],
-                state.status_file,
-                timing,
-                on_ready,
-            )
-            return await supervisor.run(stop)
-    except LockedError as error:
-        raise AlreadyRunningError(
-            "the system already runs here",
-            where=str(state.path),
-            hint="look at it with `nervus status`, or name another folder with --state",
-        ) from error
+    with _alone(state):
+        # A killed supervisor left its own account of children that are gone.
+        state.status_file.unlink(missing_ok=True)
+        await _wait_for_ports(to_run)
+        supervisor = Supervisor(
+            [*(broker_child(broker) for broker in to_run), *children],
+            state.status_file,
+            timing,
+            on_ready,
+        )
+        return await supervisor.run(stop)
 
 
 @asynccontextmanager
@@ -157,16 +152,25 @@ async def running_system(
         await system
 
 
+@contextmanager
+def _alone(state: StateFolder) -> Iterator[None]:
+    """Be the one system on a state folder; raises AlreadyRunningError."""
+    try:
+        with locked(state.lock_file, wait=False):
+            yield
+    except LockedError as error:
+        raise AlreadyRunningError(
+            "the system already runs here",
+            where=str(state.path),
+            hint="look at it with `nervus status`, or name another folder with --state",
+        ) from error
+
+
 async def _wait_for_ports(to_run: Iterable[Broker]) -> None:
     """Give brokers of a killed supervisor a moment to end."""
     deadline = time.monotonic() + _PORT_WAIT_S
     for broker in to_run:
-        name, host, port = broker.name, broker.settings.host, broker.settings.port
-        while not port_is_free(host, port):
+        while in_the_way := obstacle(broker.name, broker.settings):
             if time.monotonic() > deadline:
-                raise BrokerError(
-                    f"another program listens on {host}:{port}, the port of the {name} broker",
-                    where=str(broker.state.settings_file),
-                    hint=f"end it, or change brokers.{name}.port",
-                )
+                raise in_the_way
             await asyncio.sleep(_PORT_PAUSE_S)
