@@ -12,8 +12,9 @@ What no board of its own would take is told from what it works by its processor 
 board itself reads as it drives the output (`on_board/timed.py`): *own* is what it computed since
 the edge. The kernel counts neither waiting for a core nor what a hypervisor stole from it. Where
 the board has let go of its core in between, for a disk or to sleep while an input waits, that is
-its own doing: then all counts but what it waited for a core. Both stand in the table: "worst" is
-what was seen, "own worst" what is held to the goals, "taken" what neither board nor kernel did.
+its own doing: then all counts but what it waited for a core. Both stand in the table: "p50" to
+"worst" is what was seen, "own" what is held to the goals, "taken" the most that neither the board
+computed nor the kernel kept it waiting.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ MAX_PACKET: Final = 2 * _HOSTILE_BYTES
 """What the brokers are to take: as we run them they refuse such a message, of whoever it is."""
 _HOSTILE_GAP_S: Final = 1.0
 _GOALS: Final[tuple[Goal, ...]] = (
-    Goal("≤", 0.5, "p50"),
+    Goal("≤", 0.5, "own p50"),
     Goal("≤", 5.0, "own p99"),
     Goal("≤", 20.0, "own worst"),
 )

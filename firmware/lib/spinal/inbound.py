@@ -208,9 +208,9 @@ class Inbound:
 def _taken_out(message: "Any") -> dict | None:
     """A rule's condition, out of its message: it takes as long to check as all the rest."""
     payload = message.get("payload") if isinstance(message, dict) else None
-    condition = payload.get("when") if isinstance(payload, dict) else None
-    if not isinstance(condition, dict):
+    if not isinstance(payload, dict) or not isinstance(payload.get("when"), dict):
         return None
+    condition: dict = payload["when"]
     payload["when"] = {"sensor": "any", "op": "changed"}
     return condition
 
