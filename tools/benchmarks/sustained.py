@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BOARDS: Final = 100
 LAG_LIMIT_MS: Final = 100.0
 _FIRST: Final = 2_000.0
+_BEYOND: Final = 3.0
+"""Times the limit of lag, and percents of loss, beyond which a rate was not missed by bad luck."""
 _LAST: Final = 128_000.0
 _BISECTIONS: Final = 3
 _PACE: Final = 0.97
@@ -62,6 +64,14 @@ class Step:
     sent_rate: float
     lag_p99_ms: float | None
     cpu_s: float
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the rate was missed by so much that another try is in vain."""
+        lag_ms = self.lag_p99_ms or 0.0
+        return (
+            self.sent - self.received > _BEYOND / 100 * self.sent or lag_ms > _BEYOND * LAG_LIMIT_MS
+        )
 
     @property
     def trouble(self) -> str | None:
@@ -206,10 +216,10 @@ async def _search(
 async def _try_twice(
     hub: House, kind: str, qos: int, rate: float, tell: Callable[[str], None]
 ) -> Step:
-    """One bad moment of a shared machine must not end the search."""
+    """One bad moment of a shared machine must not end the search; what is far off is far off."""
     step = await _try(hub, kind, qos, rate, _SECONDS)
     tell(_told(hub, kind, qos, step))
-    if step.trouble:
+    if step.trouble and not step.hopeless:
         step = await _try(hub, kind, qos, rate, _SECONDS)
         tell(_told(hub, kind, qos, step))
     return step

@@ -30,7 +30,7 @@ class Mint:
         self._seq = 0
         self._ids = MessageIds(seed)
         self._quoted = quoted(source)
-        self._forms: dict[str, str] = {}
+        self._forms: dict[str, list[str]] = {}
 
     def id(self, now_ms: int) -> str:
         """A fresh ULID for an action, a trace or a decision."""
@@ -94,29 +94,41 @@ class Mint:
         if cause is not None:
             trace, principal = cause.trace_id, quoted(cause.principal)
             tail += f',"parent_span_id":"{cause.span_id}","parent_id":"{cause.message_id}"'
-        ids = self._ids
-        values = (
-            ids.next(now_ms), timestamp(now_ms), priority, trace or ids.next(now_ms), ids.span(),
-            principal, ttl_ms, tail,
-        )  # fmt: skip
-        form = self._forms.get(address.topic) or self._form(address)
-        data = b"%b%b}" % ((form % values).encode(), payload)
-        return Publish(address, None, ttl_ms, data=data, priority=priority)
+        ids, form = self._ids, self._forms.get(address.topic) or self._form(address)
+        # In half the time of `%`; ids are drawn in this order.
+        head = (
+            f"{form[0]}{ids.next(now_ms)}{form[1]}{timestamp(now_ms)}{form[2]}{priority}{form[3]}"
+            f"{trace or ids.next(now_ms)}{form[4]}{ids.span()}{form[5]}{principal}{form[6]}"
+            f'{ttl_ms}{tail}}},"payload":'
+        )
+        return Publish(
+            address, None, ttl_ms, data=head.encode() + payload + b"}", priority=priority
+        )
 
-    def _form(self, address: Address) -> str:
-        """What stands around a payload on one topic, in the order of the contract's fields."""
+    def _form(self, address: Address) -> list[str]:
+        """What stands around a payload on one topic, in the order of the contract's fields.
+
+        Returns:
+            What comes before each value; `ttl_ms` is the last.
+        """
         spec, levels = address.spec, address.levels
         level = levels.get("scope_level", "device")
         scope = levels.get("scope") or levels["device_id"]
-        source, place = (text.replace("%", "%%") for text in (self._quoted, quoted(scope)))
-        form = (
-            '{"meta":{"message_id":"%s","schema_version":"v1",'
-            f'"contract":"{spec.contract}","message_type":"{spec.contract}","source":{source},'
-            f'"produced_at":"%s","origin_plane":"{self._plane}",'
-            f'"scope_level":"{level}","scope":{place},'
-            '"content_type":"application/json","content_encoding":"identity",'
-            '"priority":"%s","trace_id":"%s","span_id":"%s","principal":%s,"ttl_ms":%d%s},"payload":'
-        )
+        form = [
+            '{"meta":{"message_id":"',
+            (
+                f'","schema_version":"v1","contract":"{spec.contract}",'
+                f'"message_type":"{spec.contract}","source":{self._quoted},"produced_at":"'
+            ),
+            (
+                f'","origin_plane":"{self._plane}","scope_level":"{level}","scope":{quoted(scope)},'
+                '"content_type":"application/json","content_encoding":"identity","priority":"'
+            ),
+            '","trace_id":"',
+            '","span_id":"',
+            '","principal":',
+            ',"ttl_ms":',
+        ]
         if len(self._forms) >= _FORM_LIMIT:
             self._forms.clear()
         self._forms[address.topic] = form
