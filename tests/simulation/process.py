@@ -113,7 +113,7 @@ class Process:
         if self._keep:
             self._record(Took(len(self.journal), now_ms, packet))
         verdict = self.machine.guard.judge(packet, now_ms)
-        if isinstance(verdict, Rejected):
+        if type(verdict) is Rejected:
             return self._step(verdict, None, (verdict,))
         return self._step(verdict, None, self.machine.core.step(verdict, now_ms))
 
@@ -153,7 +153,7 @@ class Process:
         refused: list[Rejected] = []
         claims: list[Claim] = []
         for effect in effects:
-            if isinstance(effect, Publish):
+            if type(effect) is Publish:
                 sent.append(effect)
                 said.append(effect)
             elif isinstance(effect, Rejected):
@@ -169,7 +169,7 @@ class Process:
             # What a core asks of the store comes last of what it does.
             self.log += [*said, *claims, *more]
         sent += more
-        held = [effect for effect in said if not isinstance(effect, Publish)]
+        held = [effect for effect in said if type(effect) is not Publish]
         return Step(self, self.now_ms, verdict, event, refused, sent, claims, held)
 
     def _record(self, record: Input) -> None:
