@@ -136,6 +136,7 @@ def test_without_a_living_gate_it_is_merged_like_everything_else() -> None:
     core = raw(grant(), gatekeeper=True)
     effects = [e for n in range(10) for e in core.step(afferent(n, NOW_MS + n), NOW_MS + 10)]
     assert len(relayed(effects)) == 1
+    assert NOW_MS + 10 < core.due_ms <= NOW_MS + 1_010
     (merged,) = relayed(core.tick(NOW_MS + 1_011))
     (feature,) = merged.message.payload.summary_features
     assert (feature.count, feature.min, feature.max) == (9, 1, 9)
