@@ -13,7 +13,7 @@ import pytest
 
 from nervus.about import NAME, VERSION
 from nervus.cli.app import COMMANDS, GROUPS, _loaded, main
-from nervus.runtime.doctor import examine
+from nervus.runtime.doctor import examine, file_system, judged_file_system, judged_power
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority
 from nervus.runtime.state import StateFolder
@@ -241,6 +241,60 @@ def test_doctor_reports_a_file_that_cannot_be_read_and_goes_on(house: House) -> 
     findings = {finding.what: finding for finding in examine(house.state.path)}
     assert findings["certificates"].found == f"{house.state.registry_file}: Is a directory"
     assert "fsync" in findings
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "found"),
+    [
+        ("throttled=0x0\n", Verdict.OK, "never was too low"),
+        ("throttled=0x50000\n", Verdict.WARNING, "was too low since"),
+        ("throttled=0x50005\n", Verdict.FAILURE, "is too low"),
+        ("VCHI initialization failed\n", Verdict.OK, "nothing here tells"),
+        ("", Verdict.OK, "nothing here tells"),
+    ],
+)
+def test_doctor_reads_what_a_raspberry_pi_says_of_its_supply(
+    answer: str, verdict: Verdict, found: str
+) -> None:
+    finding = judged_power(answer)
+    assert finding.verdict is verdict
+    assert found in finding.found
+
+
+def test_doctor_asks_the_pis_firmware_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "vcgencmd"
+    program.write_text('#!/bin/sh\ntest "$1" = get_throttled && echo throttled=0x1\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert verdicts(examine(tmp_path))["power"] is Verdict.FAILURE
+
+
+MOUNTS = """\
+overlay / overlay rw 0 0
+/dev/sda1 /media/my\\040stick vfat rw 0 0
+tmpfs /run tmpfs rw 0 0
+/dev/sda2 /run ext4 rw 0 0
+nas:/home /home/ada nfs4 rw 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict", "hint"),
+    [
+        ("/var/lib/nervus", Verdict.WARNING, "raspi-config"),
+        ("/media/my stick/nervus", Verdict.FAILURE, "ext4 or the like"),
+        ("/run/nervus", None, ""),
+        ("/home/ada/.local/state/nervus", Verdict.WARNING, "a disk of this machine"),
+    ],
+)
+def test_doctor_knows_file_systems_that_lose_or_tell_what_they_are_given(
+    path: str, verdict: Verdict | None, hint: str
+) -> None:
+    finding = judged_file_system(Path(path), file_system(Path(path), MOUNTS))
+    assert (finding.verdict if finding else None) is verdict
+    assert finding is None or hint in finding.hint
 
 
 def test_doctor_shows_a_path_whole_and_as_it_is(tmp_path: Path) -> None:

@@ -163,6 +163,9 @@ def test_a_terminal_does_nothing_that_a_recorded_message_says(house: House) -> N
         record(database, one)
         database.commit()
     assert shows_nothing_hostile(nervus("history", "--state", str(house.state.path)))
+    lines = nervus("history", "--json", "--state", str(house.state.path))
+    assert shows_nothing_hostile(lines)
+    assert json.loads(lines)["scope"] == HOSTILE
 
 
 def test_a_terminal_does_nothing_that_a_board_says_of_its_update(house: House) -> None:

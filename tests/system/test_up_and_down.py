@@ -95,6 +95,17 @@ def test_ctrl_c_in_a_terminal_reaches_the_supervisor_first(start: Callable[..., 
     assert processes_naming(up.state) == []
 
 
+def test_sighup_puts_rights_in_force_or_says_why_not(start: Callable[..., Up]) -> None:
+    up = start()
+    up.wait_ready()
+    up.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "rights are in force on spinal and core" in up.log.read_text(), DEADLINE_S)
+    (up.state / "identities.json").write_text("{")
+    up.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "the list of identities is damaged" in up.log.read_text(), DEADLINE_S)
+    assert up.stop(signal.SIGINT) == 0
+
+
 @pytest.mark.parametrize("name", ["broker-spinal", "broker-core", "services"])
 def test_a_killed_part_comes_back(start: Callable[..., Up], name: str) -> None:
     up = start()

@@ -113,7 +113,7 @@ def _show(found: Iterable[Recorded], *, limit: int, as_json: bool, follow: bool)
             break
         shown += 1
         if as_json:
-            typer.echo(json.dumps(asdict(one), ensure_ascii=False))
+            typer.echo(json.dumps(asdict(one)))
         elif follow:
             console.print("  ".join(_cells(one)), markup=False)
         else:

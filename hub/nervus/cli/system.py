@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 
 from nervus.about import NAME
-from nervus.cli.log import set_up_log
+from nervus.cli.clean import IDENTITY
+from nervus.cli.log import sessions_at, set_up_log
 from nervus.cli.options import State
+from nervus.errors import NervusError
 from nervus.runtime.brokers import brokers, require_mosquitto
 from nervus.runtime.identity import Authority
 from nervus.runtime.notify import (
@@ -20,6 +22,7 @@ from nervus.runtime.notify import (
     STOPPING,
     notify,
 )
+from nervus.runtime.rights import refresh_rights
 from nervus.runtime.services import SERVICES, find_services, run_services, services_of
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
@@ -85,10 +88,22 @@ async def _run_until_signal(state: StateFolder, settings: Settings, authority: A
             notify(STOPPING)
             stop.set()
 
-    def reload() -> None:
-        for broker in brokers(state, settings):
-            broker.write_acl(authority)
-            broker.reload()
+    async def reload() -> None:
+        # mosquitto misses a signal that comes while it reads: it is tried whether it has.
+        try:
+            with sessions_at(logging.ERROR):
+                told = await refresh_rights(state, settings, authority, IDENTITY)
+        except NervusError as error:
+            _LOG.error("rights were not read again: %s", error)
+        else:
+            _LOG.info("rights are in force on %s", " and ".join(told) or "no broker: none runs")
+
+    reloads: set[asyncio.Task[None]] = set()
+
+    def request_reload() -> None:
+        task = asyncio.create_task(reload(), name="reload")
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
 
     told = False
 
@@ -103,7 +118,7 @@ async def _run_until_signal(state: StateFolder, settings: Settings, authority: A
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, request_stop)
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    loop.add_signal_handler(signal.SIGHUP, request_reload)
     return await run_system(
         state,
         brokers(state, settings),

@@ -3,7 +3,9 @@
 import ctypes
 import os
 import platform
+import re
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +28,12 @@ OLDEST_PYTHON: Final = (3, 11)
 SLOW_FSYNC_MS: Final = 50
 LOW_DISK_BYTES: Final = 200_000_000
 SCANT_DISK_BYTES: Final = 1_000_000_000
+_ANSWER_S: Final = 2.0
+# Of the Raspberry Pi's firmware: now, and at some time since it was switched on.
+_LOW_NOW, _LOW_BEFORE = 1 << 0, 1 << 16
+_VOLATILE: Final = frozenset({"tmpfs", "ramfs", "overlay"})
+_OF_A_NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs"})
+_WITHOUT_OWNERS: Final = frozenset({"vfat", "exfat", "msdos"})
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronized
 # No clock that was ever set shows a time before this program was written.
 EARLIEST_TIME: Final = datetime(2025, 6, 1, tzinfo=UTC)
@@ -111,6 +119,37 @@ def _synchronized() -> bool | None:
     return None if state < 0 else state != _TIME_ERROR
 
 
+def _power() -> Finding:
+    return judged_power(_answer_of("vcgencmd", "get_throttled"))
+
+
+def judged_power(answer: str) -> Finding:
+    """Judge what a Raspberry Pi's firmware says of its supply: `throttled=0x50000`; else ""."""
+    bits = re.fullmatch(r"throttled=0x([0-9a-f]+)\s*", answer)
+    if bits is None:
+        return Finding(Verdict.OK, "power", "nothing here tells of it")
+    flags = int(bits[1], 16)
+    hint = "a stronger supply or a shorter cable: low voltage damages SD cards and databases"
+    if flags & _LOW_NOW:
+        return Finding(Verdict.FAILURE, "power", "the voltage is too low", hint)
+    if flags & _LOW_BEFORE:
+        found = "the voltage was too low since it was switched on"
+        return Finding(Verdict.WARNING, "power", found, hint)
+    return Finding(Verdict.OK, "power", "the voltage never was too low")
+
+
+def _answer_of(*command: str) -> str:
+    if which(command[0]) is None:
+        return ""
+    try:
+        done = subprocess.run(  # noqa: S603  programs of the system
+            command, capture_output=True, text=True, timeout=_ANSWER_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
 def _user() -> Finding:
     if os.getuid() != 0:
         return Finding(Verdict.OK, "user", f"uid {os.getuid()}")
@@ -173,7 +212,41 @@ def _certificates(state: StateFolder) -> Iterator[Finding]:
         yield Finding(Verdict.OK, "certificates", found)
 
 
+def file_system(path: Path, mounts: str) -> str:
+    """Return the type of the file system that a path lies on.
+
+    Args:
+        path: Absolute.
+        mounts: The content of /proc/self/mounts; of several on one place the last counts.
+    """
+    rows = [line.split() for line in mounts.splitlines()]
+    places = {Path(row[1].replace("\\040", " ")): row[2] for row in rows}
+    return next(places[each] for each in (path, *path.parents) if each in places)
+
+
+def judged_file_system(path: Path, kind: str) -> Finding | None:
+    """Say what is wrong with keeping the state folder on a file system of this type, if anything.
+
+    SQLite's write-ahead log needs shared memory, which no file system of a network gives.
+    """
+    if kind in _VOLATILE:
+        found, hint = f"{path} is on {kind}: gone with the next restart", "for keeps name another"
+        if kind == "overlay":
+            hint = "on a Raspberry Pi: raspi-config, Performance, Overlay File System, off"
+        return Finding(Verdict.WARNING, "file system", found, hint)
+    if kind in _OF_A_NETWORK:
+        found = f"{path} is on {kind}: databases are not safe there"
+        return Finding(Verdict.WARNING, "file system", found, "use a disk of this machine")
+    if kind in _WITHOUT_OWNERS:
+        found = f"{path} is on {kind}: it keeps no secret from other users"
+        return Finding(Verdict.FAILURE, "file system", found, "use a disk with ext4 or the like")
+    return None
+
+
 def _disk(state: StateFolder) -> Iterator[Finding]:
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
+    if judged := judged_file_system(state.path, file_system(state.path.resolve(), mounts)):
+        yield judged
     free = disk_usage(state.path).free
     if free < LOW_DISK_BYTES:
         found = f"{free // 1_000_000} MB free"
@@ -205,6 +278,7 @@ _MACHINE: Final[tuple[Callable[[], Finding], ...]] = (
     _mosquitto_clients,
     _micropython,
     _clock,
+    _power,
     _user,
 )
 _STATE: Final[dict[str, Callable[[StateFolder], Iterator[Finding]]]] = {
