@@ -9,12 +9,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from nervus.cli.app import app
 from nervus.cli.clean import _tell
 from nervus.cli.rejects import _lines
 from nervus.cli.topics import _other_form
+from nervus.cli.update_view import show_boards
 from nervus.errors import NervusError, UsageError
 from nervus.history import Record
 from nervus.history.records import SCHEMA as HISTORY
@@ -23,7 +25,7 @@ from nervus.reflect import Reject
 from nervus.reflect.quarantine import ONCE, SCHEMA, keep
 from nervus.runtime.clean import Found
 from nervus.runtime.orphans import Orphan
-from nervus.updates import BoardUpdate, Rollout, Seen, schema
+from nervus.updates import BoardUpdate, Rollout, Seen, Stored, schema
 from nervus.updates.record import KeepBoard, KeepRollout, KeepSeen
 from nervus.wire import Packet
 from nervus.wire.plain import plain
@@ -180,6 +182,13 @@ def test_a_terminal_does_nothing_that_a_board_says_of_its_update(house: House) -
     shown = nervus("update", "status", "--state", str(house.state.path))
     assert shows_nothing_hostile(shown)
     assert shown.count("[red]x[/blue]") == 3
+
+
+def test_where_no_board_was_seen_the_status_of_updates_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_boards(Console(), Stored((), (), ()))
+    assert capsys.readouterr().out == "No board has said yet what it runs.\n"
 
 
 def test_a_terminal_does_nothing_that_a_retained_topic_says(

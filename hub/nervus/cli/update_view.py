@@ -111,6 +111,9 @@ def show_rollout(console: Console, stored: Stored, update_id: str) -> None:
 
 def show_boards(console: Console, stored: Stored) -> None:
     """Print what each board that was ever seen runs."""
+    if not stored.seen:
+        console.print("No board has said yet what it runs.")
+        return
     table = Table("board", "runs", "", "since", box=None, pad_edge=False)
     for seen in stored.seen:
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(seen.since_ms / 1000))
