@@ -330,11 +330,16 @@ def test_a_board_in_javascript_comes_back_when_its_broker_does(hub: Hub) -> None
 def test_lock_of_the_packages_names_versions_and_hashes_and_no_address() -> None:
     lock = json.loads((ROOT / "tests/node/package-lock.json").read_text())
     packages = {name: entry for name, entry in lock["packages"].items() if name}
-    wanted = json.loads((ROOT / "tests/node/package.json").read_text())["dependencies"]
+    manifest = json.loads((ROOT / "tests/node/package.json").read_text())
+    wanted = manifest["dependencies"]
     assert wanted == {name: packages[f"node_modules/{name}"]["version"] for name in wanted}
     assert all(entry["integrity"].startswith("sha512-") for entry in packages.values())
     assert not [name for name, entry in packages.items() if {"resolved", "funding"} & entry.keys()]
-    assert not [name for name, entry in packages.items() if entry.get("hasInstallScript")]
+    scripts = [name for name, entry in packages.items() if entry.get("hasInstallScript")]
+    assert scripts == ["node_modules/@scarf/scarf"]
+    assert manifest["scarfSettings"] == {"enabled": False}
+    # To npm 9, which Debian 12 has, a lock with another package in one's place is none.
+    assert not [version for version in manifest["overrides"].values() if ":" in version]
 
 
 def test_setup_notices_a_changed_lock_of_the_packages(tmp_path: Path) -> None:
