@@ -297,6 +297,11 @@ def test_doctor_knows_file_systems_that_lose_or_tell_what_they_are_given(
     assert finding is None or hint in finding.hint
 
 
+def test_doctor_does_without_a_file_system_that_the_kernel_does_not_list() -> None:
+    assert file_system(Path("/root/nervus"), "proc /proc proc rw 0 0\n") == ""
+    assert judged_file_system(Path("/root/nervus"), "") is None
+
+
 def test_doctor_shows_a_path_whole_and_as_it_is(tmp_path: Path) -> None:
     shown = nervus("doctor", "--state", str(tmp_path / "[/red]" / ("Q" * 90))).stdout
     assert "[/red]" in shown

@@ -213,7 +213,7 @@ def _certificates(state: StateFolder) -> Iterator[Finding]:
 
 
 def file_system(path: Path, mounts: str) -> str:
-    """Return the type of the file system that a path lies on.
+    """Return the type of the file system that a path lies on; "" where the list does not tell.
 
     Args:
         path: Absolute.
@@ -221,7 +221,8 @@ def file_system(path: Path, mounts: str) -> str:
     """
     rows = [line.split() for line in mounts.splitlines()]
     places = {Path(row[1].replace("\\040", " ")): row[2] for row in rows}
-    return next(places[each] for each in (path, *path.parents) if each in places)
+    # In a chroot what lies at its root need not be mounted.
+    return next((places[each] for each in (path, *path.parents) if each in places), "")
 
 
 def judged_file_system(path: Path, kind: str) -> Finding | None:
