@@ -98,10 +98,10 @@ def alert(room: str, *, state: str = "high_alert", life_ms: int = 60_000) -> Pub
 class Watcher:
     """Sees everything that passes or is retained."""
 
-    def __init__(self, broker: PlainBroker) -> None:
+    def __init__(self, broker: PlainBroker, name: str = "watcher") -> None:
         self.packets: list[Packet] = []
         self.session = Session(
-            "watcher", "core", broker.address, on_packet=self._see, limits=QUICK,
+            name, "core", broker.address, on_packet=self._see, limits=QUICK,
             filters=[Filter("/bs/#", 1), Filter("/X/#", 1)],
         )  # fmt: skip
 

@@ -76,7 +76,7 @@ async def test_a_full_disk_that_costs_the_broker_its_database_costs_no_state(
         await broker.start()
         # Those who read live get them again, and so does who comes later.
         await within(lambda: len(watcher.packets) == 2 * len(ROOMS))
-        late = Watcher(broker)
+        late = Watcher(broker, "late")
         async with running(late.session):
             await within(lambda: {p.topic for p in late.packets if p.retain} == rooms(watcher))
     broker.kill()

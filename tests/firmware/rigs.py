@@ -135,7 +135,9 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for near, _ in self._connections:
-            near.transport.abort()
+            # In Python 3.11.2 a TLS transport that has ended cannot be aborted.
+            if not near.is_closing():
+                near.transport.abort()
         await self._server.wait_closed()
 
     def heal(self) -> None:

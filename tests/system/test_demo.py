@@ -133,8 +133,9 @@ def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
     assert set(planes) == {"brainstem", "relay", "gatekeeper", "command", "reflect", "history"}
     for plane in planes.values():
         assert (plane["differed"], plane["exact"]) == (0, True), plane
-        assert plane["agreed"] > 50 < plane["inputs"]
+        assert plane["agreed"] > 0 < plane["inputs"]
         assert plane["outputs"] > 0
+    assert all(planes[name]["agreed"] > 50 for name in ("brainstem", "relay", "history")), planes
     assert len(left_behind) >= len(CHILDREN) + 3
     assert not [pid for pid in left_behind if process_lives(pid)]
 
