@@ -123,6 +123,7 @@ async def test_orders_survive_a_restart_and_a_pack_that_changed_stops_its_own(
             (orders.path / "WRONG.json").write_text("{}")
             await until(lambda: board.about("UpdateOffer"))
             board.say(voice.ask("app.py"))
+            await until(lambda: board.about("Chunk"))
             await until(lambda: states(served) == {"b1": "pulling"})
             await until(lambda: states(served, IDS[1]) == {"b2": "offered"})
         offered = len(board.about("UpdateOffer"))

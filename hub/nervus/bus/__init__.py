@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from nervus.bus.memory import Memory
     from nervus.bus.outbox import Outgoing
     from nervus.bus.replay import Replay, Replayed, publishes
-    from nervus.bus.session import Delivery, Session, SessionCounters
+    from nervus.bus.session import Delivery, Session
     from nervus.bus.shard import Shard, numbered
     from nervus.bus.shell import Shell
     from nervus.bus.tables import KEPT, REMEMBERED
@@ -75,7 +75,7 @@ else:
             "memory": ("Memory",),
             "outbox": ("Outgoing",),
             "replay": ("Replay", "Replayed", "publishes"),
-            "session": ("Delivery", "Session", "SessionCounters"),
+            "session": ("Delivery", "Session"),
             "shard": ("Shard", "numbered"),
             "shell": ("Shell",),
             "tables": ("KEPT", "REMEMBERED"),
@@ -116,7 +116,6 @@ __all__ = [
     "Replayed",
     "Retained",
     "Session",
-    "SessionCounters",
     "Shard",
     "Shell",
     "ShellCounters",

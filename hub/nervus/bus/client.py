@@ -2,7 +2,7 @@
 
 aiomqtt 2.5 acknowledges a packet before anybody has seen it, forgets the broker's reason codes and
 queues without bound (empicano/aiomqtt#29, #119, #334). paho below it can do all three, and
-aiomqtt hides paho. `Client` overrides four of aiomqtt's callbacks and calls five of paho's names;
+aiomqtt hides paho. `Client` overrides six of aiomqtt's methods and calls five of paho's names;
 `_require` refuses to start with a version in which one of them is missing.
 
 `FastClient` also takes PUBLISH and PUBACK away from both, and leaves them the session: connecting,
@@ -46,6 +46,7 @@ _OVERRIDDEN: Final = {
     "on_socket_unregister_write": "_on_socket_unregister_write",
 }
 _CALLED: Final = ("ack", "manual_ack_set", "publish", "_out_packet", "_sock_close")
+_CONNECT: Final = "_client_connect"
 _NO_LIMIT: Final = 268_435_460  # what MQTT itself can carry
 _FAST_CALLED: Final = {
     "_sock_recv": ["bufsize"],
@@ -113,6 +114,8 @@ class Client(aiomqtt.Client):
         self._on_read = on_read
         self._drained = asyncio.Event()
         self._drained.set()
+        self._connecting = False
+        self._released = False
         self.broker_receive_maximum = 65_535
         self.broker_packet_maximum = _NO_LIMIT
 
@@ -177,13 +180,29 @@ class Client(aiomqtt.Client):
 
     def release(self) -> None:
         """Close the socket, whatever state the connection is in."""
-        self._client._sock_close()  # noqa: SLF001  aiomqtt leaves it open after an error in a read
+        self._released = True
+        if not self._connecting:
+            self._client._sock_close()  # noqa: SLF001  aiomqtt leaves it open after an error in a read
         if self._disconnected.done() and not self._disconnected.cancelled():
             # Whoever was cancelled before it could look at the reason leaves none unread.
             self._disconnected.exception()
 
+    def _client_connect(self) -> None:
+        # In a thread, which nobody can cancel; without anybody who waits, it closes its own link.
+        self._connecting = True
+        try:
+            super()._client_connect()
+        finally:
+            self._loop.call_soon_threadsafe(self._end_connecting)
+
+    def _end_connecting(self) -> None:
+        self._connecting = False
+        if self._released:
+            self.release()
+
     def _require(self) -> None:
         missing = [name for name in _CALLED if not hasattr(self._client, name)]
+        missing += [_CONNECT] * (not hasattr(aiomqtt.Client, _CONNECT))
         missing += [
             ours
             for theirs, ours in _OVERRIDDEN.items()
@@ -227,6 +246,11 @@ class Client(aiomqtt.Client):
     ) -> None:
         del client, userdata, properties
         self._confirm(mid, reason_code)
+
+    def _on_socket_register_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        # Its CONNECT would take the place of the next link.
+        if not self._released:
+            super()._on_socket_register_write(client, userdata, sock)
 
     def _on_socket_unregister_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
         # paho calls this when its queue is empty, and when it closes the socket.

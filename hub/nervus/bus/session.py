@@ -5,7 +5,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any, Final, Literal, NamedTuple, Never
@@ -16,6 +15,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from nervus.bus.address import BrokerAddress, Filter, Limits
 from nervus.bus.backoff import Backoff
 from nervus.bus.client import Client, client_class
+from nervus.bus.counters import SessionCounters
 from nervus.bus.errors import (
     MessageExpiredError,
     MessageShedError,
@@ -42,29 +42,6 @@ _FAILURE: Final = 0x80
 _HEADER_BYTES: Final = 18
 """Of a PUBLISH at most: type, remaining length, topic length, id, properties with expiry."""
 _LOG: Final = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class SessionCounters:
-    """What a session has seen since it was made."""
-
-    received: int = 0
-    foreign: int = 0
-    published: int = 0
-    dropped: int = 0
-    shed: int = 0
-    expired: int = 0
-    denied: int = 0
-    refused: int = 0
-    resent: int = 0
-    deferred: int = 0
-    connects: int = 0
-    failures: int = 0
-
-    @property
-    def reconnects(self) -> int:
-        """Connections after the first."""
-        return max(0, self.connects - 1)
 
 
 class Delivery(NamedTuple):
@@ -141,6 +118,7 @@ class Session:
         self._unconfirmed: dict[int, Outgoing] = {}
         self._refused: list[Outgoing] = []
         self._up = asyncio.Event()
+        self._ending = False
         self._sending: Client | None = None
         self._failure: Exception | None = None
         self._failed = asyncio.Event()
@@ -246,13 +224,22 @@ class Session:
             SubscriptionRefusedError: The broker refused a filter.
             Exception: Whatever `on_packet`, `on_connect`, a sink or a message's `done` raised.
         """
+        self._ending = False
+        tasks = [asyncio.create_task(self._stay_connected(), name=f"{self.identity} {self.broker}")]
+        if self._on_packet is not None:
+            tasks.append(asyncio.create_task(self._dispatch(self._on_packet), name="dispatch"))
         try:
-            async with asyncio.TaskGroup() as tasks:
-                if self._on_packet is not None:
-                    tasks.create_task(self._dispatch(self._on_packet), name="dispatch")
-                tasks.create_task(self._stay_connected(), name=f"{self.identity} {self.broker}")
-        except BaseExceptionGroup as group:
-            raise first_failure(group) from group
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Said before the tasks are cancelled: a cancellation that comes together with a result
+            # or with the end of a link is lost, in `wait_for` and `TaskGroup` of Python 3.11.
+            self._ending = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    task.result()
         raise AssertionError("a session ends by cancellation or by an error")
 
     async def _stay_connected(self) -> Never:
@@ -269,6 +256,8 @@ class Session:
                 )  # fmt: skip
             if self._clock() - started_ms >= self._limits.stable_ms:
                 self._backoff.reset()
+            if self._ending:
+                raise asyncio.CancelledError
             await asyncio.sleep(self._backoff.next_ms() / 1000)
 
     async def _serve(self) -> None:
@@ -292,8 +281,9 @@ class Session:
         try:
             async with client:
                 await self._subscribe(client)
-                self.counters.connects += 1
-                await self._until_gone(client)
+                if not self._ending:
+                    self.counters.connects += 1
+                    await self._until_gone(client)
         finally:
             self._sending = None
             self._up.clear()

@@ -10,6 +10,7 @@ from nervus.updates.events import Event, Ordered, Withdrawn
 from nervus.updates.pack import Pack
 from nervus.updates.record import (
     AT_WORK,
+    OFFERED,
     OPEN,
     QUIET_ON_TRIAL,
     BoardUpdate,
@@ -309,7 +310,7 @@ class Updates:
         board = replace(board, boot=at[0], seq=at[1])
         seen = self._seen.get(device_id)
         found = meaning(report, seen.firmware if seen else "", board.state)
-        if board.state not in OPEN and found.state not in _TRUTHS:
+        if board.state not in OFFERED and found.state not in _TRUTHS:
             return []
         if found.state is None:
             return self._not_now(board, found, now_ms)
@@ -472,4 +473,4 @@ class Updates:
 
 _OFFLINE: Final = "it is offline"
 _TRUTHS: Final = ("trial", "confirmed", "rolled_back")
-"""What a board may still turn out to be after its update has ended otherwise."""
+"""What a board may turn out to be also where nothing is offered to it."""

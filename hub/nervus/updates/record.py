@@ -24,7 +24,8 @@ nothing was heard of it; it is offered again when it comes back. held: the roll-
 """
 
 AT_WORK: Final = frozenset({"offered", "pulling", "trial"})
-OPEN: Final = AT_WORK | {"waiting", "gone_quiet"}
+OFFERED: Final = AT_WORK | {"gone_quiet"}
+OPEN: Final = OFFERED | {"waiting"}
 """What may still change by itself; the other states are for good."""
 
 QUIET_ON_TRIAL: Final = "quiet_on_trial"
