@@ -66,20 +66,6 @@ def test_a_board_is_seen_through_from_the_offer_to_the_trial(make: Make) -> None
     assert [chunk.message.payload.path for chunk in world.sent("chunk")] == ["app.py", "last.py"]
 
 
-def test_after_a_start_the_births_are_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
-    world = World(tmp_path, monkeypatch)
-    world.order(PACK, "b1")
-    world.pass_time(750)
-    assert offers(world) == 0
-    world.pass_time()
-    assert offers(world) == 1
-    world.start()
-    world.pass_time(750)
-    assert offers(world) == 1
-    world.pass_time()
-    assert offers(world) == 2
-
-
 def test_canaries_go_first_and_the_others_in_their_number(make: Make) -> None:
     world = make(at_once=2)
     names = ("b1", "b2", "b3", "b4")

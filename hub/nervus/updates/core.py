@@ -84,8 +84,9 @@ class Updates:
         for board in stored.boards:
             self._boards[board.update_id].append(board)
             if board.state in OPEN:
+                # Of no other: it may have ended in a newer roll-out than the one it is on trial in.
                 self._open[board.device_id] = board
-            self._timings.follow(board, board, self._settled_ms)
+                self._timings.follow(board, board, self._settled_ms)
         self._look = True
         effects: list[Effect] = []
         for update_id in open_ids(stored) - packs.keys():
