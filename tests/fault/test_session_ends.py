@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hub.plain_broker import PlainBroker, within
 from nervus.bus import Filter, Limits, Session
 from nervus.bus import session as session_module
 from nervus.bus.client import Client, FastClient
+from nervus.runtime.rights import session_of
 from support import DEADLINE_S
 
 QUICK = Limits(backoff_base_ms=20, backoff_cap_ms=100)
@@ -101,3 +103,27 @@ async def test_a_link_that_nobody_waits_for_any_more_does_not_take_the_next_ones
     assert second.counters.connects == 1
     running.cancel()
     assert await ends(running)
+
+
+async def test_whoever_uses_a_session_ends_that_is_told_so_as_the_session_does(
+    broker: PlainBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Session.run
+
+    async def run(self: Session) -> None:
+        try:
+            await original(self)
+        finally:
+            using.cancel()
+
+    async def use() -> None:
+        async with session_of(who, core):
+            pass
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Session, "run", run)
+    listener = SimpleNamespace(connect_host=broker.address.host, port=broker.address.port)
+    core: Any = SimpleNamespace(name="core", settings=listener)
+    who: Any = SimpleNamespace(name="part", ssl_context=lambda: None)
+    using = asyncio.create_task(use())
+    assert await ends(using)

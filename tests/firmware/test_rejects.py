@@ -77,6 +77,25 @@ def test_what_was_wrong_with_a_message_does_not_get_into_its_reject(source: obje
     assert payload["input_ref"].keys() == {"contract", "source_topic"}
 
 
+@pytest.mark.parametrize("odd", ["\n", "\x1b[2J", "\x7f", "\u202e", "\x85", "é" * 600])
+def test_reject_of_what_is_not_printable_is_printable_and_within_its_limits(odd: str) -> None:
+    payload = Rejects().add(
+        "schema_invalid",
+        "schema",
+        t_ms=0,
+        ticks_ms=0,
+        text=f"/payload/{odd}: additionalProperties",
+        topic=f"/sc/{odd}",
+    )
+    assert payload is not None
+
+    CHECK.validate(payload)
+    told = payload["reason"], payload["input_ref"]["source_topic"]
+    assert all(text.isprintable() for text in told)
+    assert told[0].startswith("/payload/?")
+    assert told[1].startswith("/sc/?")
+
+
 def test_lifetimes_are_those_of_the_topics() -> None:
     listed = {
         topic["contract"]: topic["ttl_ms"]

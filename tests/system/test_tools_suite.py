@@ -32,6 +32,25 @@ def test_second_time_lucky(number):
 def test_steady():
     pass
 """
+UNTIDY = """
+from pathlib import Path
+import pytest
+
+@pytest.fixture
+def mark():
+    mark = Path(__file__).with_suffix(".seen")
+    seen = mark.exists()
+    yield mark
+    assert seen
+
+def test_second_time_lucky(mark):
+    seen = mark.exists()
+    mark.touch()
+    assert seen
+
+def test_steady():
+    pass
+"""
 SETTINGS = """
 [tool.pytest.ini_options]
 testpaths = ["tests"]
@@ -202,12 +221,47 @@ def test_a_limit_that_ends_while_a_report_is_made_ends_no_run(tmp_path: Path) ->
     assert "1 failed, 1 passed, 1 error" in result.stdout, result.stdout + result.stderr
 
 
+ENDLESS = """
+import asyncio, pytest
+
+async def inner(never):
+    await never.wait()
+
+async def outer():
+    never = asyncio.Event()
+    beside = asyncio.create_task(inner(never), name="beside")
+    await inner(never)
+
+@pytest.mark.timeout(0.5)
+def test_endless():
+    asyncio.run(outer())
+"""
+
+
+@pytest.mark.timeout(60)  # as above
+def test_a_coroutine_over_its_limit_says_where_each_task_waits(tmp_path: Path) -> None:
+    (tmp_path / "test_endless.py").write_text(ENDLESS)
+    tests = ("pytest", "-c", "/dev/null", "-p", "plugins.limit_plugin", "--tb=line", ".")
+    told = limited(tmp_path, *tests, "-rA").stdout
+    assert "1 failed" in told
+    _, _, captured = told.partition("Captured stderr call")
+    for task, lines in (
+        ("name='Task-1'", ["await inner(never)", "await never.wait()"]),
+        ("name='beside'", ["await never.wait()"]),
+    ):
+        _, _, stack = captured.partition(task)
+        stack, _, _ = stack.partition("<Task")
+        for line in lines:
+            assert line in stack, told
+
+
 @pytest.mark.timeout(120)  # each starts pytest with its workers, twice
 @pytest.mark.parametrize(
     ("tests", "status", "told", "counted"),
     [
         (UNSTEADY.format(count=2), 0, 2, "2 failed, 1 passed"),
         (UNSTEADY.format(count=3), 1, 0, "3 failed, 1 passed"),
+        (UNTIDY, 0, 1, "1 failed, 1 passed, 1 errors"),
         (UNSTEADY.format(count=1) + BROKEN, 1, 0, "2 failed, 1 passed"),
     ],
 )

@@ -44,7 +44,7 @@ class Rejects:
         payload = {"reason_code": code, "stage": stage, "observed_at": t_ms}
         payload["input_ref"] = _input_ref(topic, meta)
         if text:
-            payload["reason"] = text[:_TEXT]
+            payload["reason"] = _printable(text.encode()[:_TEXT])
         if data:
             payload["sample"] = _printable(data[:_SAMPLE])
         if len(self._open) < _KINDS:
@@ -76,7 +76,7 @@ def _input_ref(topic: str | None, meta: dict | None) -> dict:
     # What cannot be read as the schema wants it is left out: a reject must not be refused itself.
     reference = {}
     if topic:
-        reference["source_topic"] = topic[:512]
+        reference["source_topic"] = _printable(topic.encode()[:512])
     for name, limit in (("contract", 64), ("source", 80)):
         value = meta.get(name) if meta else None
         if (

@@ -53,8 +53,9 @@ async def _ask(broker: Broker, who: Identity) -> list[Finding]:
         trouble, connected = session.trouble, session.connected
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
     what = f"{broker.name} broker"
     if not connected:
         found, _, hint = (trouble or f"no answer within {WITHIN_S:g} s").partition("; ")

@@ -152,8 +152,10 @@ async def session_of(
         yield session
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        # Not `await task` with its CancelledError suppressed: that might be our own.
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
 
 
 @asynccontextmanager

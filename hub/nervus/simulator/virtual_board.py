@@ -126,8 +126,10 @@ class VirtualBoard:
         if supervisor is None:
             return
         supervisor.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await supervisor
+        # Not `await supervisor` with its CancelledError suppressed: that might be our own.
+        await asyncio.wait([supervisor])
+        if not supervisor.cancelled():
+            supervisor.result()
 
     def kill(self) -> None:
         """Cut the power: SIGKILL. The board comes back by itself."""
