@@ -82,15 +82,24 @@ def test_canaries_go_first_and_the_others_in_their_number(make: Make) -> None:
     assert world.rollout(update_id).stopped == ""
 
 
-def test_whose_turn_has_not_come_gets_nothing_by_saying_that_it_fetches(make: Make) -> None:
+@pytest.mark.parametrize("before", [(), (("install", "succeeded"),)])
+def test_whose_turn_has_not_come_gets_nothing_by_saying_that_it_fetches(
+    make: Make, before: tuple[tuple[str, str], ...]
+) -> None:
     world, b2 = make(), Voice("b2")
     update_id = world.order(PACK, "b1", "b2", canary=1)
     # It goes on with an order of the same version that was withdrawn.
-    for said in (b2.report("offer", "succeeded"), b2.report("download", "running"), b2.ask()):
-        world.step(said)
+    for said in (*before, ("offer", "succeeded"), ("download", "running")):
+        world.step(b2.report(*said))
+    world.step(b2.ask())
     world.pass_time(60_000)
-    assert world.states(update_id) == {"b1": "offered", "b2": "waiting"}
-    assert (offers(world, "b2"), world.sent("chunk")) == (0, [])
+    assert world.states(update_id) == {"b1": "offered", "b2": "trial" if before else "waiting"}
+    assert world.sent("chunk") == []
+    assert codes(world) == ["unknown_name"]
+    world.step(Voice("b1").report("probation", "succeeded"))
+    world.step(b2.ask())
+    world.pass_time()
+    assert world.states(update_id)["b2"] == ("pulling" if before else "offered")
 
 
 @pytest.mark.parametrize(

@@ -212,9 +212,8 @@ class Updates:
         for update_id, rollout in self._rollouts.items():
             if rollout.stopped or update_id not in self._packs:
                 continue
-            canaries = self._boards[update_id][: rollout.canary]
-            proven = all(board.state == "confirmed" for board in canaries)
-            for board in list(self._boards[update_id] if proven else canaries):
+            until = None if self._proven(rollout) else rollout.canary
+            for board in self._boards[update_id][:until]:
                 if room <= 0:
                     return
                 if board.state != "waiting":
@@ -230,6 +229,15 @@ class Updates:
                 offered = moved(board, "offered", now_ms)
                 yield self._put(offered, now_ms)
                 yield self._asks(offered, now_ms)
+
+    def _proven(self, rollout: Rollout) -> bool:
+        canaries = self._boards[rollout.update_id][: rollout.canary]
+        return all(board.state == "confirmed" for board in canaries)
+
+    def _in_turn(self, board: BoardUpdate) -> bool:
+        """Whether it may fetch: of one on trial only its own word may say that it was offered."""
+        rollout = self._rollouts[board.update_id]
+        return board.state != "trial" or board.position < rollout.canary or self._proven(rollout)
 
     def _forget(self) -> list[Effect]:
         needed = self.needed
@@ -319,7 +327,7 @@ class Updates:
             stopped = self._rollouts[board.update_id].stopped
             return [self._put(moved(board, "held", now_ms, "stopped", stopped), now_ms)]
         effects: list[Effect] = []
-        if found.state == board.state:
+        if found.state == board.state or (found.state == "pulling" and not self._in_turn(board)):
             self._note(board)
         else:
             board = moved(board, found.state, now_ms, found.code, found.error)
@@ -439,6 +447,7 @@ class Updates:
             or pack.version != asked.version
             or board.state == "waiting"
             or self._rollouts[board.update_id].stopped
+            or not self._in_turn(board)
         ):
             reason = f"{asked.version} is not offered to {device_id}"
             return [refuse(event, "unknown_name", "apply", reason)]
