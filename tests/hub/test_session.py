@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -212,13 +213,20 @@ async def test_retained_messages_say_that_they_are_retained(broker: PlainBroker)
     assert reader.packets[0].retain
 
 
-async def test_a_denied_publish_is_seen(broker: PlainBroker) -> None:
+async def test_a_denied_publish_is_seen(
+    broker: PlainBroker, caplog: pytest.LogCaptureFixture
+) -> None:
     writer = writing(broker)
     async with running(writer):
         with pytest.raises(PublishDeniedError, match="forbidden/x"):
             await writer.publish("forbidden/x", b"", qos=1)
+        # Who waited for it may have expected just that.
+        assert not caplog.records
+        writer.post(Outgoing("forbidden/y", b"", qos=1))
         await writer.publish("t/x", b"", qos=1)
-    assert (writer.counters.denied, writer.counters.published) == (1, 1)
+    assert (writer.counters.denied, writer.counters.published) == (2, 1)
+    assert ["forbidden/y" in record.message for record in caplog.records] == [True]
+    assert caplog.records[0].levelno == logging.WARNING
 
 
 @pytest.fixture

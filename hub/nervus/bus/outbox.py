@@ -24,6 +24,7 @@ class Outgoing:
         expires_ms: When its life ends, unix milliseconds; None if it does not.
         done: Called once: with None when the broker has it, or with what went wrong.
         heard: Whether it went wrong when the broker has nobody to give it to.
+        awaited: Whether who waits for `done` says what a refusal means: the log then does not.
     """
 
     topic: str
@@ -34,6 +35,7 @@ class Outgoing:
     expires_ms: int | None = None
     done: Done | None = None
     heard: bool = False
+    awaited: bool = False
 
     def finish(self, error: PublishError | None) -> None:
         """Tell whoever asked how it went."""

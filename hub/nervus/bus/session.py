@@ -208,7 +208,9 @@ class Session:
                 future.set_exception(error) if error else future.set_result(None)
 
         expires_ms = None if expiry_ms is None else self._clock() + expiry_ms
-        self.post(Outgoing(topic, payload, qos, retain, expires_ms=expires_ms, done=done))
+        self.post(
+            Outgoing(topic, payload, qos, retain, expires_ms=expires_ms, done=done, awaited=True)
+        )
         try:
             async with asyncio.timeout(deadline_s):
                 await future
@@ -450,7 +452,8 @@ class Session:
         denied = code.value == NOT_AUTHORIZED
         self.counters.denied += denied
         self.counters.refused += not denied
-        _LOG.warning("%s: %s refused %s: %s", self.identity, self.broker, message.topic, code)
+        level = logging.DEBUG if message.awaited else logging.WARNING
+        _LOG.log(level, "%s: %s refused %s: %s", self.identity, self.broker, message.topic, code)
         kind = PublishDeniedError if denied else PublishError
         message.finish(
             kind(

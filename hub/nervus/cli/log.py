@@ -8,13 +8,16 @@ from typing import Final
 
 _CHILD: Final = "nervus.child."
 _OWN: Final = "nervus."
+_NAMES: Final = {"uvicorn.error": "uvicorn"}
+"""Of loggers whose own says what they are not: uvicorn's is for all but requests."""
 
 
 class _Formatter(logging.Formatter):
     """`time  who  text`: who is a child's name, or the module that speaks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        record.who = record.name.removeprefix(_CHILD).removeprefix(_OWN)
+        name = _NAMES.get(record.name, record.name)
+        record.who = name.removeprefix(_CHILD).removeprefix(_OWN)
         record.mark = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
         return super().format(record)
 

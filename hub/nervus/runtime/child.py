@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from nervus.runtime.listening import listens
 from nervus.runtime.notify import READY, READY_DESCRIPTOR_VARIABLE, STATUS
 
 Recover = Callable[[int, Sequence[str]], str | None]
@@ -20,7 +21,6 @@ MAX_LINE_BYTES: Final = 8_192
 KEPT_LINES: Final = 50
 _READ_BYTES: Final = 65_536
 _PROBE_PAUSE_S: Final = 0.025
-_PROBE_DEADLINE_S: Final = 1.0
 _PR_SET_PDEATHSIG: Final = 1
 _ASIDE: Final = 10
 """By how much what nobody waits for is nicer: where others want all, a tenth of a core is left."""
@@ -35,8 +35,8 @@ class Child:
         name: Names it in the log and the status.
         command: Program and arguments.
         stage: Children of a stage start once all of the stages before it were ready.
-        address: Host and port that accept connections when it serves; None if it tells itself,
-            through `nervus.runtime.notify`.
+        port: The TCP port it listens on when it serves; None if it tells itself, through
+            `nervus.runtime.notify`.
         orphan_signal: What it receives when its supervisor dies. SIGTERM only for a program that
             always obeys it and has something to save.
         recover: Asked when it ended before it was ready; may repair something and says what.
@@ -47,7 +47,7 @@ class Child:
     name: str
     command: tuple[str, ...]
     stage: int = 1
-    address: tuple[str, int] | None = None
+    port: int | None = None
     orphan_signal: Literal[signal.Signals.SIGKILL, signal.Signals.SIGTERM] = signal.SIGKILL
     recover: Recover | None = None
     environment: dict[str, str] = field(default_factory=dict)
@@ -104,9 +104,9 @@ class Process:
         self._loop.add_reader(self._pidfd, self._exited)
         self._loop.add_reader(self._ready_descriptor, self._read_notices)
         self._probe: asyncio.Task[None] | None = None
-        if child.address is not None:
+        if child.port is not None:
             self._probe = asyncio.create_task(
-                self._probe_until_answered(*child.address), name=f"probe {child.name}"
+                self._probe_until_listening(child.port), name=f"probe {child.name}"
             )
 
     @property
@@ -187,17 +187,10 @@ class Process:
         if on_ready is not None:
             on_ready()
 
-    async def _probe_until_answered(self, host: str, port: int) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(_PROBE_DEADLINE_S):
-                    _, writer = await asyncio.open_connection(host, port)
-            except (OSError, TimeoutError):
-                await asyncio.sleep(_PROBE_PAUSE_S)
-                continue
-            writer.close()
-            self._tell_ready()
-            return
+    async def _probe_until_listening(self, port: int) -> None:
+        while not listens(self.pid, port):  # noqa: ASYNC110  another process sets no event
+            await asyncio.sleep(_PROBE_PAUSE_S)
+        self._tell_ready()
 
     def destroy(self) -> None:
         """End it now and wait for that, without calling back."""

@@ -8,7 +8,7 @@ the broker takes a message there, it holds to that list.
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from typing import Final
 
 from nervus.bus import BrokerAddress, Filter, PublishDeniedError, Session
@@ -16,6 +16,7 @@ from nervus.errors import NervusError
 from nervus.runtime.brokers import Broker, brokers
 from nervus.runtime.files import LockedError, locked
 from nervus.runtime.identity import Authority, Identity
+from nervus.runtime.listening import listens
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import BrokerName, StateFolder
 from nervus.wire import Packet
@@ -119,11 +120,8 @@ async def serves(broker: Broker) -> bool:
     Returns:
         False when it does not run.
     """
-    listener = broker.settings
-    while broker.running_pid() is not None:
-        with suppress(ConnectionRefusedError):
-            _, writer = await asyncio.open_connection(listener.connect_host, listener.port)
-            writer.close()
+    while (pid := broker.running_pid()) is not None:
+        if listens(pid, broker.settings.port):
             return True
         await asyncio.sleep(PAUSE_S)
     return False

@@ -59,7 +59,7 @@ def broker_child(broker: Broker) -> Child:
         name=f"broker-{broker.name}",
         command=tuple(broker.command()),
         stage=0,
-        address=(broker.settings.connect_host, broker.settings.port),
+        port=broker.settings.port,
         # It saves its retained messages and always obeys.
         orphan_signal=SIGTERM,
         recover=broker.recover,
