@@ -15,7 +15,6 @@ from nervus.runtime.settings import (
     port_is_free,
 )
 from nervus.runtime.state import StateFolder, StateFolderError
-from support import House
 
 GOOD = """\
 house = "villa"
@@ -157,14 +156,6 @@ def test_a_host_that_is_not_here_is_no_taken_port(host: str, what: str, hint: st
     assert hint in told.hint
     assert "brokers.core.host" in told.hint
     assert not port_is_free(host, 1883)
-
-
-def test_a_state_folder_of_another_user_is_told_as_that(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everybody's
-    with pytest.raises(StateFolderError, match="belongs to another user; run this as that user"):
-        StateFolder.open(house.state.path)
 
 
 def test_a_full_disk_leaves_the_old_content_and_is_told_with_the_files_name(

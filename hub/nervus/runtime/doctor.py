@@ -42,6 +42,10 @@ EARLIEST_TIME: Final = datetime(2025, 6, 1, tzinfo=UTC)
 def examine(path: Path) -> list[Finding]:
     """Look at everything the system needs, on this machine and in the state folder at `path`."""
     findings = [check() for check in _MACHINE]
+    if foreign := StateFolder(path.absolute()).foreign():
+        # As another user one sees little of it, and that wrongly.
+        found = f"{foreign.where}: {foreign.what}"
+        return [*findings, Finding(Verdict.FAILURE, "state folder", found, foreign.hint)]
     if not (path / "nervus.toml").is_file():
         hint = "nothing to do: the first `nervus up` creates it"
         return [*findings, Finding(Verdict.WARNING, "state folder", f"none at {path}", hint)]

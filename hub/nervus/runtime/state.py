@@ -1,6 +1,9 @@
 """The state folder: everything an installation owns, under one path."""
 
 import os
+import pwd
+import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -35,9 +38,11 @@ class StateFolder:
         """Create the folder tree with mode 0700, or complete an existing one.
 
         Raises:
-            StateFolderError: The path is a file, or the user may not write there.
+            StateFolderError: The path is a file, another user's, or the user may not write there.
         """
         state = cls(path.absolute())
+        if foreign := state.foreign():
+            raise foreign
         try:
             for folder in state._folders():
                 make_private_folder(folder)
@@ -63,12 +68,8 @@ class StateFolder:
             StateFolderError: There is none at `path`, or it is not this user's.
         """
         state = cls(path.absolute())
-        if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
-            raise StateFolderError(
-                "this state folder belongs to another user",
-                where=str(state.path),
-                hint="run this as that user, or name your own folder with --state",
-            )
+        if foreign := state.foreign():
+            raise foreign
         if not state.settings_file.is_file():
             raise StateFolderError(
                 "there is no Nervus state folder here",
@@ -76,6 +77,50 @@ class StateFolder:
                 hint="start the system once with `nervus up`, or name the folder with --state",
             )
         return state
+
+    def foreign(self) -> StateFolderError | None:
+        """Say what here is another user's, so that this one must not or cannot use it; else None.
+
+        Root could, but what it writes its owner cannot read afterwards.
+        """
+        me, path = os.getuid(), str(self.path)
+        around = (each for each in (self.path, *self.path.parents) if os.access(each, os.F_OK))
+        first = next(around)
+        owner = first.stat().st_uid
+        if me == 0 != owner:
+            what = f"this state folder would be root's, in a place of {_user(owner)}"
+            if first == self.path:
+                what = f"this state folder belongs to {_user(owner)}"
+            hint = f"run this as {_user(owner)}, without sudo, or name another folder with --state"
+            return StateFolderError(what, where=path, hint=hint)
+        mend = f"sudo chown -R {_user(me)} {shlex.quote(path)}"
+        if first == self.path and owner != me:
+            return StateFolderError(
+                f"this state folder belongs to {_user(owner)}",
+                where=path,
+                hint=f"if it is yours and sudo made it: {mend}; else run this as {_user(owner)}, "
+                "or name another folder with --state",
+            )
+        if unreadable := self._unreadable(me):
+            more = f" and {len(unreadable) - 1} more" * (len(unreadable) > 1)
+            return StateFolderError(
+                f"here are files of {_user(unreadable[0].lstat().st_uid)}, which you may not read",
+                where=f"{unreadable[0]}{more}",
+                hint=f"give them back, if sudo made them: {mend}",
+            )
+        return None
+
+    def _unreadable(self, me: int) -> list[Path]:
+        """What lies in this folder, is another user's, and closed to this one."""
+        found = []
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                # Others come and go while the system runs.
+                with suppress(FileNotFoundError):
+                    if path.lstat().st_uid != me and not os.access(path, os.R_OK):
+                        found.append(path)
+        return found
 
     @property
     def settings_file(self) -> Path:
@@ -158,3 +203,10 @@ class StateFolder:
             *brokers,
             *(folder / "data" for folder in brokers),
         ]
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
