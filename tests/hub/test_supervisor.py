@@ -17,6 +17,7 @@ import pytest
 
 from nervus.runtime.brokers import brokers
 from nervus.runtime.child import Child
+from nervus.runtime.services import SERVICES
 from nervus.runtime.settings import PortError, Settings, free_port
 from nervus.runtime.state import StateFolder
 from nervus.runtime.status import read_status
@@ -231,26 +232,43 @@ asyncio.run(supervisor.run(asyncio.Event()))
     await until(lambda: not process_lives(child))
 
 
-async def test_what_nobody_waits_for_gives_way_to_all_others(tmp_path: Path) -> None:
-    children = [python("usual", SERVE), python("aside", SERVE, aside=True)]
+async def test_what_gives_way_does_so_with_all_its_threads_once_it_serves(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    thread = "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start();"
+    wait = f"import pathlib\nwhile not pathlib.Path({str(told)!r}).exists(): time.sleep(0.01)\n"
+    children = [
+        python("usual", SERVE),
+        python("aside", f"{thread}\n{wait}{SERVE}", aside=True),
+    ]
     supervisor = Supervisor(children, tmp_path / "status.json")
+    ours = (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))
     async with running(supervisor):
+        await until(lambda: len(scheduled(supervisor, "aside")) == 2)
+        assert scheduled(supervisor, "aside") == [ours, ours]
+        told.touch()
         await until(lambda: all_ready(supervisor))
-        usual, aside = (child.pid for child in supervisor.status())
-        assert usual is not None
-        assert aside is not None
-        assert os.sched_getscheduler(usual) == os.sched_getscheduler(0)
-        assert os.getpriority(os.PRIO_PROCESS, usual) == os.getpriority(os.PRIO_PROCESS, 0)
-        assert os.sched_getscheduler(aside) == os.SCHED_BATCH
-        nicer = os.getpriority(os.PRIO_PROCESS, 0) + 10
-        assert os.getpriority(os.PRIO_PROCESS, aside) == min(19, nicer)
+        assert scheduled(supervisor, "usual") == [ours]
+        assert scheduled(supervisor, "aside") == [(os.SCHED_BATCH, min(19, ours[1] + 5))] * 2
 
 
-def test_only_what_writes_down_gives_way_and_only_in_a_process_of_its_own(house: House) -> None:
+def scheduled(supervisor: Supervisor, name: str) -> list[tuple[int, int]]:
+    """Policy and niceness of each thread of a child."""
+    pid = next(child.pid for child in supervisor.status() if child.name == name)
+    tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()] if pid else []
+    return [(os.sched_getscheduler(t), os.getpriority(os.PRIO_PROCESS, t)) for t in tasks]
+
+
+def test_what_writes_down_or_answers_people_gives_way_and_delays_nobody(house: House) -> None:
+    shared = service_children(house.state, house.settings)
+    assert [(child.name, child.aside) for child in shared] == [
+        ("services", False), ("history+api", True),
+    ]  # fmt: skip
     separate = house.settings.model_copy(update={"processes": "separate"})
     children = service_children(house.state, separate)
-    assert {child.name for child in children if child.aside} == {"history"}
-    assert not any(child.aside for child in service_children(house.state, house.settings))
+    assert {child.name for child in children if child.aside} == {"history", "api"}
+    run = [[word for word in child.command if word in SERVICES] for child in shared]
+    assert run[1] == ["history", "api"]
+    assert sorted(run[0] + run[1]) == sorted(SERVICES) == sorted(child.name for child in children)
 
 
 @pytest.mark.parametrize("kept", [0, 200])

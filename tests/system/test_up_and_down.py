@@ -109,7 +109,7 @@ def test_sighup_puts_rights_in_force_or_says_why_not(start: Callable[..., Up]) -
     assert up.stop(signal.SIGINT) == 0
 
 
-@pytest.mark.parametrize("name", ["broker-spinal", "broker-core", "services"])
+@pytest.mark.parametrize("name", ["broker-spinal", "broker-core", "services", "history+api"])
 def test_a_killed_part_comes_back(start: Callable[..., Up], name: str) -> None:
     up = start()
     before = up.wait_ready()

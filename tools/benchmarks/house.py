@@ -53,7 +53,7 @@ async def house(
     tls: bool = True,
     max_packet: int | None = None,
 ) -> AsyncIterator[House]:
-    """Run brokers, and the services as processes of their own, until left.
+    """Run brokers and the services, in processes as `nervus up` runs them, until left.
 
     Args:
         boards: Device id → granted scope.
@@ -72,7 +72,7 @@ async def house(
         state, loaded, authority = prepare(Path(folder))
         with state.settings_file.open("a", encoding="utf-8") as file:
             file.write(settings)
-        loaded = Settings.load(state.settings_file).model_copy(update={"processes": "separate"})
+        loaded = Settings.load(state.settings_file)
         for name, role in parts.items():
             authority.ensure(name, role)
         for name, scope in boards.items():

@@ -22,8 +22,8 @@ KEPT_LINES: Final = 50
 _READ_BYTES: Final = 65_536
 _PROBE_PAUSE_S: Final = 0.025
 _PR_SET_PDEATHSIG: Final = 1
-_ASIDE: Final = 10
-"""By how much what nobody waits for is nicer: where others want all, a tenth of a core is left."""
+_ASIDE: Final = 5
+"""By how much what gives way is nicer: where one other wants a whole core, a quarter is left."""
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -41,7 +41,7 @@ class Child:
             always obeys it and has something to save.
         recover: Asked when it ended before it was ready; may repair something and says what.
         environment: Variables added to the supervisor's own.
-        aside: Whether it gives way to all others: nobody waits for what it does.
+        aside: Whether it gives way to all others once it serves.
     """
 
     name: str
@@ -141,7 +141,7 @@ class Process:
                 pass_fds=(write_end,),
                 process_group=0,
                 umask=0o077,
-                preexec_fn=_prepared(os.getpid(), self._child),  # noqa: PLW1509  it makes four system calls and takes no lock
+                preexec_fn=_prepared(os.getpid(), self._child.orphan_signal),  # noqa: PLW1509  it makes two system calls and takes no lock
             )
 
     def _read_output(self) -> None:
@@ -185,6 +185,8 @@ class Process:
     def _tell_ready(self) -> None:
         on_ready, self._on_ready = self._on_ready, None
         if on_ready is not None:
+            if self._child.aside:
+                _put_aside(self.pid)
             on_ready()
 
     async def _probe_until_listening(self, port: int) -> None:
@@ -225,19 +227,28 @@ class Process:
         self._pending = b""
 
 
-def _prepared(parent: int, child: Child) -> Callable[[], None]:
-    """What a child does before its program: it dies with its parent, and gives way if told to."""
+def _prepared(
+    parent: int, orphan_signal: Literal[signal.Signals.SIGKILL, signal.Signals.SIGTERM]
+) -> Callable[[], None]:
+    """What a child does before its program: it dies with its parent."""
 
     def prepare() -> None:
-        if _LIBC.prctl(_PR_SET_PDEATHSIG, child.orphan_signal, 0, 0, 0) != 0:
+        if _LIBC.prctl(_PR_SET_PDEATHSIG, orphan_signal, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
         # The parent may have died before the call took effect.
         if os.getppid() != parent:
             os._exit(1)
-        if child.aside:
-            os.nice(_ASIDE)
-            # Of an idle one, which gives way still more, that would be a promotion: only root may.
-            with suppress(PermissionError):
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
     return prepare
+
+
+def _put_aside(pid: int) -> None:
+    """Let a process give way to all others: each of its threads, and those they start."""
+    # It may have ended meanwhile, or the thread.
+    with suppress(ProcessLookupError, FileNotFoundError):
+        for task in map(int, os.listdir(f"/proc/{pid}/task")):  # noqa: PTH208  names, no paths
+            nicer = min(19, os.getpriority(os.PRIO_PROCESS, task) + _ASIDE)
+            os.setpriority(os.PRIO_PROCESS, task, nicer)
+            # Of an idle one, which gives way still more, that would be a promotion: only root may.
+            with suppress(PermissionError):
+                os.sched_setscheduler(task, os.SCHED_BATCH, os.sched_param(0))

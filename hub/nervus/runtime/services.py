@@ -98,11 +98,9 @@ SERVICES: Final[dict[str, Service]] = {
     )
 }
 
-APART: Final = ("api",)
-"""Services that always have a process of their own: what people ask must not delay a plane."""
-
-ASIDE: Final = ("history",)
-"""Services for which nobody waits: in a process of their own they give way to all others."""
+ASIDE: Final = ("history", "api")
+"""Services that never share a process with the others and give way to them: nobody waits for what
+history writes down, and what people ask must not delay a plane."""
 
 SHARDED: Final = ("brainstem", "thalamus")
 """Services of which there is one for each shard."""

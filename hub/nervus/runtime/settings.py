@@ -31,7 +31,8 @@ _TEMPLATE: Final = """\
 # Scope of what concerns the whole house, in topics: …/house/{house}/…
 house = "{house}"
 
-# "one": all services share a process. "separate": each has its own.
+# "one": all services share a process, but history and api, which share a second one that gives way
+# to it. "separate": each has its own.
 processes = "one"
 
 # A brainstem and a thalamus for each of these lists of scopes, and one of each for all other

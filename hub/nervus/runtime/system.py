@@ -21,7 +21,7 @@ from nervus.runtime.brokers import (
 from nervus.runtime.child import Child
 from nervus.runtime.files import LockedError, locked
 from nervus.runtime.identity import Authority
-from nervus.runtime.services import APART, ASIDE, ensure_identities, services_of
+from nervus.runtime.services import ASIDE, ensure_identities, services_of
 from nervus.runtime.settings import Settings, create_settings, obstacle
 from nervus.runtime.state import StateFolder
 from nervus.runtime.supervision import Timing
@@ -67,13 +67,16 @@ def broker_child(broker: Broker) -> Child:
 
 
 def service_children(state: StateFolder, settings: Settings) -> list[Child]:
-    """Return the services as children: one for most, or one each where the settings say so."""
+    """Return the services as children: two for all, or one each where the settings say so."""
     command = (sys.executable, "-m", "nervus", "run", "--state", str(state.path))
     names = list(services_of(settings))
-    alone = names if settings.processes == "separate" else [n for n in names if n in APART]
-    together = [name for name in names if name not in alone]
-    children = [Child(name, (*command, name), aside=name in ASIDE) for name in alone]
-    return [Child("services", (*command, *together)), *children] if together else children
+    if settings.processes == "separate":
+        return [Child(name, (*command, name), aside=name in ASIDE) for name in names]
+    hurried = [name for name in names if name not in ASIDE]
+    return [
+        Child("services", (*command, *hurried)),
+        Child("+".join(ASIDE), (*command, *ASIDE), aside=True),
+    ]
 
 
 async def run_system(
