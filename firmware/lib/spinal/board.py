@@ -112,8 +112,8 @@ class Board:
         except (OSError, ValueError):
             return None
 
-    def wait(self, ms: int, sock: object, *, wants_write: bool) -> None:
-        """Sleep up to `ms`; an input edge or the network ends it at once.
+    def wait(self, ms: int, sock: object, *, wants_write: bool) -> bool:
+        """Sleep up to `ms`, true when an input edge or the network has ended it at once.
 
         On a real port an edge is an interrupt that a poll of sockets does not see, so the wait is
         cut into slices of 2 ms; a virtual board polls its control channel as well.
@@ -121,6 +121,7 @@ class Board:
         self._watch(sock, wants_write=wants_write)
         for sensor in self.sensors:
             if sensor.edges:
+                self._edge = True
                 ms = 0
         while True:
             step = ms if self._service else min(ms, _IRQ_SLICE_MS)
@@ -129,8 +130,8 @@ class Board:
                 self._service()
             ms -= step
             if woken or self._edge or ms <= 0:
-                self._edge = False
-                return
+                edge, self._edge = self._edge, False
+                return bool(woken) or edge
 
     def _watch(self, sock: object, *, wants_write: bool) -> None:
         events = select.POLLIN | (select.POLLOUT if wants_write else 0)
