@@ -52,6 +52,7 @@ async def house(
     services: bool = True,
     tls: bool = True,
     max_packet: int | None = None,
+    separate: bool = False,
 ) -> AsyncIterator[House]:
     """Run brokers and the services, in processes as `nervus up` runs them, until left.
 
@@ -64,6 +65,7 @@ async def house(
         tls: Whether the brokers speak TLS and ask for certificates; without, anybody may do
             anything, within the same limits.
         max_packet: Bytes of the largest packet that the brokers take, in place of their own limit.
+        separate: Whether each service has a process of its own.
 
     Raises:
         NotReadyError: It was not ready within 30 s.
@@ -73,6 +75,8 @@ async def house(
         with state.settings_file.open("a", encoding="utf-8") as file:
             file.write(settings)
         loaded = Settings.load(state.settings_file)
+        if separate:
+            loaded = loaded.model_copy(update={"processes": "separate"})
         for name, role in parts.items():
             authority.ensure(name, role)
         for name, scope in boards.items():

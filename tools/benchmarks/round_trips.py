@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from benchmarks import messages
@@ -21,6 +22,7 @@ from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from benchmarks.house import House
@@ -58,10 +60,8 @@ reason = "it is measured"
 
 async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noqa: FBT001 - every benchmark has this one signature
     """Run the whole hub and send through it."""
-    boards = {_ACTING: "room/r0", _SENSING: "room/r1"}
-    parts = {_CONSUMER: "consumer"}
-    async with house(boards=boards, parts=parts, settings=_SETTINGS, policy=_POLICY) as hub:
-        rows = []
+    rows = []
+    async with _hub() as hub:
         for rate, seconds in _QUICK_PLAN if quick else _PLAN:
             tell(f"urgent afferents to the consumer, {rate}/s for {seconds:g} s")
             rows.append(await _sense(hub, rate, seconds))
@@ -69,7 +69,19 @@ async def measure(quick: bool, tell: Callable[[str], None]) -> list[Row]:  # noq
         tell(f"{count} commands to a virtual board, one in flight")
         async with _consumer(hub) as consumer:
             rows.append(await _command(hub, consumer, count))
+    if not quick:
+        rate, seconds = _PLAN[-1]
+        tell(f"urgent afferents, {rate}/s for {seconds:g} s, each service a process of its own")
+        async with _hub(separate=True) as hub:
+            row = await _sense(hub, rate, seconds)
+            rows.append(replace(row, name=f"{row.name}, --separate"))
     return rows
+
+
+def _hub(*, separate: bool = False) -> AbstractAsyncContextManager[House]:
+    boards = {_ACTING: "room/r0", _SENSING: "room/r1"}
+    parts = {_CONSUMER: "consumer"}
+    return house(boards=boards, parts=parts, settings=_SETTINGS, policy=_POLICY, separate=separate)
 
 
 class _Consumer:
