@@ -149,10 +149,10 @@ def test_board_reacts_between_the_pieces_of_its_work_on_a_message(tmp_path: Path
     assert rule == [[[1], False], [[0], False], [[1], False], [[0], False], [[], True]]
 
 
-def test_board_collects_its_garbage_when_nothing_waits_for_it(tmp_path: Path) -> None:
+def test_board_collects_its_garbage_when_no_input_waits_for_it(tmp_path: Path) -> None:
     in_burst, at_rest = on_board(tmp_path, ON_BOARD / "rests.py")
 
-    # Counted is what calls take and give back at once, too: a message of some 8 KiB counts 30.
+    # Counted is what calls take and give back at once, too: a message of some 8 KiB counts 20.
     assert in_burst == 0
-    # An input that moves as the board comes to rest is not kept waiting.
+    # An input that moves as the board is about to collect is not kept waiting.
     assert at_rest == ["driven", "collected"]

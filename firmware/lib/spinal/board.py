@@ -113,7 +113,7 @@ class Board:
             return None
 
     def wait(self, ms: int, sock: object, *, wants_write: bool) -> bool:
-        """Sleep up to `ms`, true when an input edge or the network has ended it at once.
+        """Sleep up to `ms`; an input edge or the network ends it at once. Whether an edge did.
 
         On a real port an edge is an interrupt that a poll of sockets does not see, so the wait is
         cut into slices of 2 ms; a virtual board polls its control channel as well.
@@ -131,7 +131,7 @@ class Board:
             ms -= step
             if woken or self._edge or ms <= 0:
                 edge, self._edge = self._edge, False
-                return bool(woken) or edge
+                return edge
 
     def _watch(self, sock: object, *, wants_write: bool) -> None:
         events = select.POLLIN | (select.POLLOUT if wants_write else 0)

@@ -107,7 +107,8 @@ class Rule:
         """Whether "then" is to be done now, or the rule has ended: "else"."""
         timed = False
         recent = self._recent
-        # Asked of each rule in every turn: `elapsed` written out.
+        # Asked of each rule in every turn: `elapsed` written out, and no more names than a frame
+        # may have that is not taken from the heap.
         if self._cooling_since is not None or (
             recent and (ticks_ms - recent[0]) & _MASK >= _MINUTE_MS
         ):
@@ -118,7 +119,11 @@ class Rule:
             if value is only.seen and not timed and not self._pending:
                 return None
             only.seen = value
-        state = (only or self._condition).read(values, ticks_ms)
+        return self._judge(values, ticks_ms)
+
+    def _judge(self, values: "dict[str, Any]", ticks_ms: int) -> str | None:
+        """As `judge`, where something may have changed."""
+        state = (self._only or self._condition).read(values, ticks_ms)
         if state is None:
             return None
         if not state:

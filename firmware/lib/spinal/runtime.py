@@ -98,10 +98,10 @@ class Runtime:
         self._shed = 0
         self._collected_at = 0
         gc.collect()
-        # The loop collects in its rests; a flood without any must not scatter what stays. What is
-        # counted here is three parts of four given back at once: frames of calls.
+        # The loop collects after a few messages; what stays must not be scattered before. What is
+        # counted here is three parts of four given back at once: the frames of calls.
         free = gc.mem_free()
-        gc.threshold(2 * free)
+        gc.threshold(free)
         # A third of what TLS, the rules to come and the messages at hand do not need may wait.
         self._room = max(_OUTBOX_LEAST, min((free - _IN_USE) // 3, _OUTBOX_MOST))
         self.outbox.allow(self._room)
@@ -131,13 +131,13 @@ class Runtime:
             wait = self._link.wait_ms(self.ticks_ms)
         if wait:
             wait = min(wait, self.ledger.wait_ms(self.ticks_ms), self._sensor_wait())
-            messages = self._envelope.last_seq + self._link.counters["received"]
-            if messages - self._collected_at >= _LITTER:
-                # Nobody waits for anything: later a reflex might have to wait for this.
-                if self._rest(0):
-                    return
-                gc.collect()
-                self._collected_at = messages
+        messages = self._envelope.last_seq + self._link.counters["received"]
+        if messages - self._collected_at >= _LITTER:
+            # Here no input waits for it; the interpreter would do it in the midst of a reflex.
+            if self._rest(0):
+                return
+            gc.collect()
+            self._collected_at = messages
         self._rest(wait)
 
     def step(self) -> None:

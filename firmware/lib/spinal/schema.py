@@ -121,18 +121,20 @@ def _kind(value: "Any") -> int:
 def _found(table: bytes, start: int, end: int, value: "Any") -> int:
     """Where a name or a constant ends in this part of the table, 0 when it is not there."""
     if not isinstance(value, str):
-        spelled = spell(value)
-        at = table.find(spelled, start, end) if spelled else -1
-        return 0 if at < 0 else at + len(spelled)
+        text = spell(value)
+        at = table.find(text, start, end) if text else -1
+        return 0 if at < 0 else at + len(text)
     text = value.encode()
-    size = len(text)
-    if not size or min(text) < _SPACE:
+    if not text or min(text) < _SPACE:
         return 0
-    # As `spell` has it, but what surrounds it is looked at in place: this is done for each key.
+    # As `spell` has it, but what surrounds it is looked at in place, and with so few names that the
+    # frame is not taken from the heap: this is done for each key.
     at = table.find(text, start, end)
-    while at >= 0 and not (table[at - 1] == _BEGIN and table[at + size] == _END):
+    while at >= 0:
+        if table[at - 1] == _BEGIN and table[at + len(text)] == _END:
+            return at + len(text) + 1
         at = table.find(text, at + 1, end)
-    return 0 if at < 0 else at + size + 1
+    return 0
 
 
 def spell(value: "Any") -> bytes:

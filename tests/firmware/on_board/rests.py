@@ -1,8 +1,8 @@
 """Runs on the virtual board's MicroPython: when the board collects its garbage.
 
 Started as `micropython rests.py`, with a control channel. Prints as JSON how often the heap was
-collected while a burst of answers to its ping was worked on, then what the board did, in order,
-once there was nothing left to do but an input that moved in that very moment.
+collected while two answers to its ping were worked on, then what the board did, in order, once it
+was time to collect and an input moved in that very moment.
 """
 
 import gc
@@ -15,7 +15,7 @@ from spinal import compat, node
 from spinal.runtime import Runtime
 
 _DOOR, _LAMP = 4, 2
-_BURST = 3
+_BURST = 2
 _LEAST_COLLECTED = 1024
 _META = {
     "schema_version": "v1",
@@ -64,7 +64,7 @@ class Collector:
 
 
 def main() -> None:
-    """Take a burst, then come to rest."""
+    """Take a burst, then make some messages."""
     channel.wifi = False
     # Time stands still: what the board does each second is not what this is about.
     compat.ticks = lambda: 0
@@ -87,7 +87,7 @@ def main() -> None:
 
     def last_step() -> None:
         step()
-        # The board is about to rest, and the lamp is to be switched off by hand.
+        # The board is about to collect, and the lamp is switched off by hand.
         board.step = step
         channel._apply({"pin": _DOOR, "value": 0})
         board.board.actuators["lamp"].set(False)
