@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support import House, broker_processes, prepared_house
+from support import House, broker_processes, prepared_house, unmeasured
 
 # How long an example takes says nothing while others use the machine; each test has its own limit.
 # Half of the usual examples keep the suite within its time; `tools/soak` looks further.
@@ -23,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with long files: one that began last would leave the other processors idle."""
     order = {name: place for place, name in enumerate(_LONG)}
     items.sort(key=lambda item: order.get(item.path.parent.name, len(_LONG)))
+
+
+@pytest.fixture(scope="module", name="unmeasured")
+def _unmeasured() -> Iterator[None]:
+    """Run a file outside of coverage: for what others cover too, and at length or in processes."""
+    with unmeasured():
+        yield
 
 
 @pytest.fixture

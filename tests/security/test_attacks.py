@@ -18,7 +18,7 @@ from security.running import nervus
 from support import House, eventually
 
 # Some start a whole hub, on processors that other tests use too.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("unmeasured")]
 
 HERE = {"scope_level": "room", "scope": "porch", "device_id": "porch"}
 FORGED = (

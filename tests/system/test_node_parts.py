@@ -23,7 +23,7 @@ from nervus.wire.contracts import EfferentCommand, EfferentCommandPayload
 from support import DEADLINE_S, House, eventually, processes_naming
 
 # Each starts a whole hub, on processors that other tests use too.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("unmeasured")]
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = "room/kitchen"
