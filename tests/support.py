@@ -19,6 +19,7 @@ from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.rights import refresh_rights
 from nervus.runtime.settings import Settings, create_settings
 from nervus.runtime.state import BROKERS, BrokerName, StateFolder
+from nervus.runtime.status import read_status
 
 DEADLINE_S = 12.0
 PROBER = "prober"
@@ -172,6 +173,12 @@ def answers(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
+
+
+def is_up(house: House) -> bool:
+    """Whether `nervus up` runs on a house, with each of its parts ready."""
+    status = read_status(house.state)
+    return status is not None and all(child["state"] == "ready" for child in status["children"])
 
 
 def eventually(condition: Callable[[], bool], within_s: float = DEADLINE_S) -> None:

@@ -26,8 +26,6 @@ from spinal.contracts import SCHEMAS as BOARD_SCHEMAS
 from spinal.contracts import TABLE
 from spinal.schema import check
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 BINARY = {CBOR: cbor.dumps, PROTOBUF: protobuf.dumps}
 AFFERENT = MESSAGES["AfferentSignal"]
 

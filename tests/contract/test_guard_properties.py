@@ -17,8 +17,6 @@ from nervus.wire.decode import DecodeError, has_null
 from nervus.wire.encodings import JSON, decode, told_by
 from nervus.wire.topics import TOPICS
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 GIVEN = [vector for vectors in VECTORS.values() for vector in vectors if vector.topic]
 LIMIT = 256 * 1024
 """Bytes that one judgement may take: 8 KiB that are all empty objects, decoded."""

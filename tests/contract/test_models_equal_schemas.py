@@ -13,8 +13,6 @@ from nervus.wire.contracts import CONTRACTS
 from nervus.wire.decode import has_null
 from nervus.wire.topics import TOPICS, WITHOUT_TOPIC
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 
 def model_takes(contract: str, message: object) -> bool:
     data = json.dumps(message).encode()

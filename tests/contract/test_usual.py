@@ -29,8 +29,6 @@ from nervus.wire.topics import TOPICS
 from nervus.wire.usual import Habit
 from nervus.wire.verdict import Verdict
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 EITHER_PROFILE = {"GlobalBroadcast", "MediaRegistryState", "ParameterUpdate", "RejectEvent"}
 REGISTERED = {"GlobalModeUpdate", "PatternRequest", "PatternResponse", "PatternTrigger"}
 USUAL = sorted(VALID.keys() - EITHER_PROFILE - REGISTERED)

@@ -45,7 +45,7 @@ COLUMNS = ("jsonschema", "guard", "board", "ajv")
 OF_EACH = {contract: [*VECTORS[contract], *HOSTILE[contract]] for contract in VECTORS}
 ALL = [vector for vectors in OF_EACH.values() for vector in vectors]
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("unmeasured")]
+pytestmark = pytest.mark.timeout(60)
 """The first test that asks for the readings waits for all four of them."""
 
 Said = dict[str, str]

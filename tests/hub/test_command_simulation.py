@@ -22,8 +22,6 @@ from nervus.policy.audit import verify_chain
 from nervus.reliable import Grants
 from nervus.wire import encode
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 GRACE_MS = 5_000
 
 slots = st.integers(0, 5)

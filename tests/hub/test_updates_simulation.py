@@ -8,8 +8,6 @@ from firmware.update_pack import SIGNER
 from hub.update_world import World
 from nervus.updates import Pack
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 FILES = {"spinal/runtime.mpy": bytes(range(256)) * 3, "spinal/empty.py": b"", "app.py": b"x" * 64}
 GOOD = Pack.signed("0.2.0", FILES, SIGNER, chunk_size=64)
 BOARDS = ("b1", "b2", "b3")

@@ -14,8 +14,6 @@ from hub.update_world import World
 from nervus.updates import OPEN, Pack, Withdrawn
 from nervus.wire import Publish
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 PACKS = [
     Pack.signed(version, {"app.py": bytes(200)}, SIGNER, chunk_size=64)
     for version in ("0.2.0", "0.3.0")

@@ -29,8 +29,6 @@ from system.command_clients import (
     until,
 )
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
-
 # Another process, another hash seed: what is written is only what the journal holds.
 REPLAY = """
 import sys
