@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support import House, broker_processes, prepared_house
+from support import House, broker_processes, prepared_house, unmeasured
 
 # How long an example takes says nothing while others use the machine; each test has its own limit.
 # Half of the usual examples keep the suite within its time; `tools/soak` looks further.
@@ -16,13 +17,28 @@ settings.register_profile(
 settings.load_profile("nervus")
 
 # Folders whose files take longest, longest first.
-_LONG = ("system", "fuzz", "security", "fault", "simulation", "firmware")
+_LONG = ("system", "fuzz", "security", "fault", "simulation")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with long files: one that began last would leave the other processors idle."""
+    """Begin with long files: one that began last would leave the other processors idle.
+
+    All others are mixed, always the same way: boards wait, what runs beside them computes.
+    """
     order = {name: place for place, name in enumerate(_LONG)}
-    items.sort(key=lambda item: order.get(item.path.parent.name, len(_LONG)))
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        long = order.get(item.path.parent.name)
+        return (len(_LONG), -crc32(item.path.name.encode())) if long is None else (long, 0)
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="module", name="unmeasured")
+def _unmeasured() -> Iterator[None]:
+    """Run a file outside of coverage: for what others cover too, and at length or in processes."""
+    with unmeasured():
+        yield
 
 
 @pytest.fixture

@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import coverage
+import pytest
+
 from nervus.runtime.brokers import brokers, prepare_brokers
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.rights import refresh_rights
 from nervus.runtime.settings import Settings, create_settings
 from nervus.runtime.state import BROKERS, BrokerName, StateFolder
+from nervus.runtime.status import read_status
 
 DEADLINE_S = 12.0
 PROBER = "prober"
@@ -146,11 +150,35 @@ def broker_processes(house: House) -> Iterator[None]:
             process.wait(timeout=DEADLINE_S)
 
 
+@contextmanager
+def unmeasured() -> Iterator[None]:
+    """Measure neither this process nor what it starts meanwhile.
+
+    Coverage more than doubles what Python takes, and adds 0.2 s to each start of it.
+    """
+    measured = coverage.Coverage.current()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        if measured is not None:
+            measured.stop()
+        try:
+            yield
+        finally:
+            if measured is not None:
+                measured.start()
+
+
 def answers(host: str, port: int) -> bool:
     """Whether something listens there."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
+
+
+def is_up(house: House) -> bool:
+    """Whether `nervus up` runs on a house, with each of its parts ready."""
+    status = read_status(house.state)
+    return status is not None and all(child["state"] == "ready" for child in status["children"])
 
 
 def eventually(condition: Callable[[], bool], within_s: float = DEADLINE_S) -> None:

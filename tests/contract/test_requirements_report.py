@@ -11,6 +11,8 @@ sys.path.append(str(Path(__file__).parents[2] / "tools" / "checks"))
 
 import requirement_report
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).resolve().parents[2]

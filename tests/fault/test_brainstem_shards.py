@@ -29,6 +29,8 @@ from nervus.wire.contracts import (
 )
 from support import House
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 PATIENCE_S = 15.0
 ROOMS = ("kitchen", "attic", "hall", "garden")
 MAPS = {

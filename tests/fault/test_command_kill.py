@@ -25,6 +25,8 @@ from system.command_clients import (
     until,
 )
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 KILLS = 5
 
 SERVICE = textwrap.dedent("""\

@@ -23,6 +23,8 @@ from nervus.wire import Accepted, Guard, Mint, Packet, Removed, encode, topics
 from nervus.wire.contracts import ModulatorSignal, ModulatorSignalPayload, RelayBundle
 from support import DEADLINE_S, House
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 GATE_MS = 3_000
 PATIENCE_S = 15.0
 SETTINGS = f"""

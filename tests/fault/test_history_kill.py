@@ -18,6 +18,8 @@ from nervus.wire import Mint, encode, topics
 from nervus.wire.contracts import RelayBundle
 from support import House
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 KILLS = 2
 ROOMS = ("kitchen", "hall")
 

@@ -12,6 +12,8 @@ from fault.kept_part import BAD
 from fault.reject_lives import REFLECT, REPORTER, ROOMS
 from hub.plain_broker import PlainBroker
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 TESTS = Path(__file__).parents[1]
 
 

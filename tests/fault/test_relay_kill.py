@@ -18,6 +18,8 @@ from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics
 from nervus.wire.contracts import RelayBundle
 from support import DEADLINE_S, House
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 KILLS = 2
 
 

@@ -23,6 +23,8 @@ from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics
 from nervus.wire.contracts import RelayBundle
 from support import House
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 PATIENCE_S = 15.0
 ROOMS = ("kitchen", "attic", "hall", "garden", "cellar")
 MAPS = {

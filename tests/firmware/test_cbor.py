@@ -14,6 +14,8 @@ from spinal import cbor
 from spinal.cbor_tables import PAYLOADS
 from spinal.envelope import WireError, parse
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 # A board reads chunks and writes none: their bytes come back as bytes, see test_encodings.py.
 WRITTEN = sorted(set(PAYLOADS) - {"Chunk"})
 LARGEST = 2**53 - 1

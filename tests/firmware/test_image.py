@@ -14,6 +14,8 @@ from firmware.rigs import CHECKOUT
 from nervus.simulator import ImageError, Toolchain, ToolchainError, image
 from nervus.simulator.lean import lean, private_imports
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 FIRMWARE_FILES = sorted(
     file for folder in ("firmware", "drivers") for file in (CHECKOUT / folder).rglob("*.py")
 )

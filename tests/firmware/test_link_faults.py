@@ -8,6 +8,8 @@ import pytest
 from firmware.fault_stand import FAULTS, REASONS, claim_of_200_megabytes, stood_up
 from firmware.rigs import Broker, Certificates
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 PINGRESP = b"\xd0\x00"
 
 

@@ -52,7 +52,7 @@ OUTCOMES = {
 
 
 # Every scenario on every port runs before the first test: seconds, and more beside others.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("unmeasured")]
 
 
 @pytest.fixture(scope="module", params=["cpython", "micropython"])

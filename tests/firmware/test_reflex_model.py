@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -17,6 +18,8 @@ from firmware.reflex_model import ModelRule
 from spinal.actuators import Actuators
 from spinal.reflex import Engine, Firing
 from spinal.ticks import HALF, MASK, later
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 ACTUATORS = [
     {"id": "heater", "type": "bool", "boot": False},

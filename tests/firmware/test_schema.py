@@ -23,6 +23,8 @@ sys.path.append(str(CHECKOUT / "tools"))
 from generator.packed import Table
 from generator.schemas import SchemaError
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 PLACES = contracts.SCHEMAS
 
 

@@ -29,6 +29,8 @@ from nervus.thalamus import build as build_relay
 from nervus.wire import Accepted, Guard, Packet, Publish, Rejected, topics
 from simulation.boards import Board
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 SOURCES = 2_000
 """What is kept of each is the same when there are 10,000, which take half a minute to trace."""
 

@@ -22,6 +22,8 @@ from hub.plane_inputs import NOW_MS, afferent, judged, status
 from nervus.wire import Accepted, Hold, Publish, Rejected, Release, encode, topics, unix_ms
 from nervus.wire.contracts import PatternRequest, RelayBundle
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 ROOMS = ("kitchen", "attic")
 DEVICES = ("b1", "b2", "b3")
 SENSORS = ("temperature", "motion", "sound_level", "button")

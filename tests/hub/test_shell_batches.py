@@ -34,6 +34,8 @@ from nervus.wire.contracts import (
 )
 from nervus.wire.guard import FUTURE_LIMIT_MS
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 ORIGIN = Origin(seed=7, boot=1, house="home")
 GRANTED = {"b1": "room/kitchen", "b2": "room/kitchen", "b3": "room/attic"}
 TOGETHER = 16

@@ -22,6 +22,8 @@ from nervus.thalamus import Relay, ThalamusSettings
 from nervus.wire import Connected, Mint, Rejected, Removed, topics, unix_ms
 from nervus.wire.contracts import RelayBundle, RouteDecision
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 ROOMS = st.sampled_from(["kitchen", "attic"])
 SCOPES = st.sampled_from([("room", "kitchen"), ("house", "home")])
 CHANNELS = st.sampled_from(["somatic", "auditory"])

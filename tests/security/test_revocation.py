@@ -19,7 +19,7 @@ from security.running import nervus, wait_for_brokers
 from support import House, broker_processes
 
 # Some start a whole hub, on processors that other tests use too.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("unmeasured")]
 
 
 def stolen(identity: Identity, folder: Path) -> Identity:

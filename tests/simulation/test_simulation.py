@@ -21,6 +21,8 @@ from nervus.wire.times import NEVER
 from simulation.invariants import Violation
 from simulation.run import run_seed
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 SEEDS = range(6)
 SECONDS = 20
 SITUATIONS = (10, 9, 12)

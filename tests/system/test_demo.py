@@ -140,6 +140,7 @@ def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
     assert not [pid for pid in left_behind if process_lives(pid)]
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.timeout(120)  # seven losses, one after the other, and the time to come back
 @pytest.mark.req("S0-6", "S4-20", "S4-82", "S4-87")
 def test_each_part_comes_back_from_sigkill_and_no_command_is_left_open(tmp_path: Path) -> None:
@@ -160,6 +161,7 @@ def test_each_part_comes_back_from_sigkill_and_no_command_is_left_open(tmp_path:
     assert commands["without_outcome"] == commands["outcomes_twice"] == 0
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.timeout(60)  # it has to start before it can be stopped
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_demo_cleanly_and_leaves_no_process(

@@ -9,21 +9,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nervus.reflect import Quarantine
 from nervus.runtime.identity import Identity
 from nervus.runtime.state import BrokerName
 from nervus.runtime.status import read_status
 from nervus.wire import Mint, encode, topics
 from nervus.wire.contracts import EfferentCommand, EfferentCommandPayload
-from support import DEADLINE_S, House, eventually, processes_naming
+from support import DEADLINE_S, House, eventually, is_up, processes_naming
 
 # Each starts a whole hub, on processors that other tests use too.
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("unmeasured")]
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = "room/kitchen"
@@ -118,14 +119,11 @@ class Hub:
         return self._part("hostile.mjs", "node-2", "spinal", PLACE, "node-1")
 
     def rejects(self, reporter: str | None = None) -> dict[str, dict[str, Any]]:
-        """What was refused last, by anyone or by one, by reason, as `nervus rejects` tells it."""
-        command = [sys.executable, "-m", "nervus", "rejects", "--json", "--last", "1000"]
-        command += ["--state", str(self.house.state.path)]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        """What was refused last, by anyone or by one, by reason, as `nervus rejects` reads it."""
+        with Quarantine.open(self.house.state.data / "reflect.db") as quarantine:
+            latest = quarantine.latest(1000)
         return {
-            each["reason_code"]: each
-            for each in json.loads(told.stdout)["latest"]
-            if reporter in (None, each["reporter"])
+            each.reason_code: asdict(each) for each in latest if reporter in (None, each.reporter)
         }
 
     def order(self, mint: Mint, action_id: str, old: str = "", new: str = "") -> None:
@@ -167,7 +165,7 @@ def hub(house: House, tmp_path: Path) -> Iterator[Hub]:
         command = [sys.executable, "-m", "nervus", "up", "--state", str(house.state.path)]
         up = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            eventually(partial(_is_up, house), within_s=30)
+            eventually(lambda: is_up(house), within_s=30)
             yield hub
         finally:
             parts.close()
@@ -378,8 +376,3 @@ def _plan(root: Path, *options: str) -> str:
     command = [str(root / "tools/setup"), "--plan", *options]
     told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     return told.stdout
-
-
-def _is_up(house: House) -> bool:
-    status = read_status(house.state)
-    return status is not None and all(child["state"] == "ready" for child in status["children"])

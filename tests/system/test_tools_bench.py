@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = ["what", "measured", "unit", "n", "goal", "met"]
 FEWEST = {

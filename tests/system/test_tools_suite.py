@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 CHECKS = Path(__file__).resolve().parents[2] / "tools" / "checks"
 # Ignores an interrupt, and starts something in a session of its own that outlives it.
 STUBBORN = "trap '' INT; setsid sleep 86421 & echo started; sleep 86420"

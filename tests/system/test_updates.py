@@ -22,6 +22,8 @@ from nervus.updates import read_record
 from support import House, eventually, prepared_house
 from system.command_clients import until
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 NERVUS = (sys.executable, "-m", "nervus")
 TRIAL_MS = 2_000
 """How long a boot of the packed versions must last to be good; 30 s as they are."""
