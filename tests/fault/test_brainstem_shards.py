@@ -171,6 +171,7 @@ async def test_a_killed_shard_comes_back_with_its_scopes_and_no_other_takes_them
         assert {room: sum(f.count for f in one.features(room)) for room in ROOMS} == dict.fromkeys(
             ROOMS, 1
         )
+        before = {feature.last for feature in one.features("kitchen")}
         tuned = await one.tune()
         await within(lambda: one.copies, PATIENCE_S)
         os.kill(one.pid(), signal.SIGKILL)
@@ -178,10 +179,12 @@ async def test_a_killed_shard_comes_back_with_its_scopes_and_no_other_takes_them
         missed = await one.sense("kitchen")
         await one.round(*others)
 
+        tried: list[float] = []
+
         async def again() -> bool:
-            value = await one.sense("kitchen")
+            tried.append(await one.sense("kitchen"))
             await asyncio.sleep(0.1)
-            return one.rose("kitchen", value)
+            return any(one.rose("kitchen", value) for value in tried)
 
         await within(again, 2 * PATIENCE_S)
         # It waited at the broker; one that outlived its `ttl_ms` there is refused with a reason.
@@ -193,6 +196,9 @@ async def test_a_killed_shard_comes_back_with_its_scopes_and_no_other_takes_them
         for room, bundles in one.bundles.items():
             assert {each.meta.source for each in bundles} == {OWNERS[shards].get(room, "brainstem")}
             counts = Counter(each.last for each in one.features(room))
-            assert set(counts.values()) == {1}
+            # Once each, but for what the killed shard told and could not acknowledge any more.
+            once = counts.keys() - (before if OWNERS[shards].get(room) == "brainstem-1" else set())
+            assert {counts[value] for value in once} == {1}
+            assert max(counts.values()) <= 2
         # All shards heard it, its owner alone told the boards.
         assert one.copies == [tuned]

@@ -14,7 +14,7 @@ import pytest
 from hub.command_inputs import Ask, action_id
 from nervus.policy import verify_file
 from nervus.wire import topics
-from support import House
+from support import DIES_WITH_US, House
 from system.command_clients import (
     BoardClient,
     Client,
@@ -53,10 +53,10 @@ class Service:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", SERVICE, self._path, stdout=asyncio.subprocess.PIPE
+            *DIES_WITH_US, sys.executable, "-c", SERVICE, self._path, stdout=asyncio.subprocess.PIPE
         )
         assert self._process.stdout is not None
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(20):
             assert await self._process.stdout.readline() == b"ready\n"
 
     async def kill(self) -> None:
@@ -65,7 +65,7 @@ class Service:
 
 
 @pytest.mark.req("S0-6", "S4-82")
-@pytest.mark.timeout(60)  # five starts of an interpreter, and the waiting between them
+@pytest.mark.timeout(120)  # six starts of an interpreter, and the waiting between them
 async def test_every_accepted_command_has_one_outcome_however_often_the_service_dies(
     running_house: House,
 ) -> None:

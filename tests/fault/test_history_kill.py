@@ -16,7 +16,7 @@ from nervus.bus import Session
 from nervus.runtime.services import ServiceContext
 from nervus.wire import Mint, encode, topics
 from nervus.wire.contracts import RelayBundle
-from support import House
+from support import DIES_WITH_US, House
 
 KILLS = 2
 ROOMS = ("kitchen", "hall")
@@ -40,10 +40,11 @@ SERVICE = textwrap.dedent("""\
 
 async def started(house: House) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVICE, str(house.state.path), stdout=asyncio.subprocess.PIPE
-    )
+        *DIES_WITH_US, sys.executable, "-c", SERVICE, str(house.state.path),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
     assert process.stdout is not None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(20):
         assert await process.stdout.readline() == b"ready\n"
     return process
 
@@ -57,7 +58,7 @@ def recorded(path: Path) -> list[tuple[str, int, str]]:
         ).fetchall()
 
 
-@pytest.mark.timeout(60)  # three starts of a service, each some seconds on a busy machine
+@pytest.mark.timeout(120)  # three starts of a service, each some seconds on a busy machine
 @pytest.mark.req("S4-41")
 async def test_a_killed_history_misses_nothing_and_records_nothing_twice(
     running_house: House,
@@ -80,7 +81,7 @@ async def test_a_killed_history_misses_nothing_and_records_nothing_twice(
             RelayBundle, address, bundle_payload(), time.time_ns() // 1_000_000,
             priority="critical", ttl_ms=600_000,
         )  # fmt: skip
-        await relay.publish(address.topic, encode(message.message), qos=1)
+        await relay.publish(address.topic, encode(message.message), qos=1, deadline_s=15)
         sent.append(message.message.meta.message_id)
 
     async def traffic() -> None:
@@ -107,6 +108,7 @@ async def test_a_killed_history_misses_nothing_and_records_nothing_twice(
             service = await started(running_house)
         talking.cancel()
         await asyncio.wait([talking])
+        assert talking.cancelled(), talking.exception()
         await publish()
         await within(lambda: sent[-1] in {ident for _, _, ident in recorded(path)}, 15)
         service.terminate()

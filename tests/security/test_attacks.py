@@ -249,6 +249,7 @@ def test_a_last_will_has_no_more_rights_than_its_sender(running_house: House) ->
         assert control.settle() == [(allowed, "will"), (forbidden, "control")]
 
 
+@pytest.mark.timeout(90)  # a whole hub to start, and commands that ask it again and again
 @pytest.mark.req("S0-18", "S2-27")
 def test_an_event_that_is_retained_is_refused_with_its_reason_and_erased(up: House) -> None:
     """A broker cannot forbid retaining: the guard does, of the same board's same words."""
@@ -275,8 +276,8 @@ def test_an_event_that_is_retained_is_refused_with_its_reason_and_erased(up: Hou
     with Peer(up, board, "spinal") as porch, Peer(up, tester, "core") as bundles:
         bundles.subscribe("/bs/relay/#")
         send(porch, retain=True)
-        eventually(lambda: rejects()["counts"].get("retained_event", 0) > 0)
-        eventually(erased, 15)
+        eventually(lambda: rejects()["counts"].get("retained_event", 0) > 0, 20)
+        eventually(erased, 20)
         assert bundles.settle() == []
         send(porch, retain=False)
         eventually(lambda: len(bundles.received) == 1)
