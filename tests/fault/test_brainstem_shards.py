@@ -20,7 +20,7 @@ from nervus.runtime.services import ServiceContext, ensure_identities, services_
 from nervus.runtime.settings import Settings
 from nervus.runtime.status import read_status
 from nervus.runtime.system import run_system
-from nervus.wire import Accepted, Guard, Mint, Packet, encode, timestamp, topics
+from nervus.wire import Accepted, Guard, Mint, Packet, Rejected, encode, timestamp, topics
 from nervus.wire.contracts import (
     AfferentSignal,
     AfferentSignalPayload,
@@ -56,16 +56,20 @@ class Scene:
             name: Mint(f"device:{name}", "spinal", seed=n, boot=1) for n, name in enumerate(ROOMS)
         }
         self.boards = {name: self._session(name, "spinal") for name in ROOMS}
-        self.watcher = self._session("watcher", "core", topics.RELAY_BUNDLE, topics.REJECT)
+        self.watcher = self._session("watcher", "core", topics.RELAY_BUNDLE)
+        self.reflect = self._session("reflect", "core", topics.REJECT)  # nobody else may read them
         self.tuner = self._session("tuner", "core")
         self.listener = self._session("lamp", "spinal", topics.GLOBAL_PARAMETERS)
 
     def _session(self, name: str, broker: Any, *taken: topics.TopicSpec) -> Session:
         async def see(packet: Packet) -> None:
-            if topics.RELAY_BUNDLE not in taken:
+            if topics.GLOBAL_PARAMETERS in taken:
                 self.copies.append(packet.topic)
                 return
             verdict = self._guard.judge(packet, time.time_ns() // 1_000_000)
+            if isinstance(verdict, Rejected) and topics.REJECT in taken:
+                assert verdict.reason_code == "duplicate"  # who reports may do so twice
+                return
             assert isinstance(verdict, Accepted), verdict
             message = verdict.message
             if verdict.address.spec is topics.REJECT:
@@ -152,7 +156,8 @@ async def scene(house: House, shards: int) -> AsyncIterator[Scene]:
     try:
         async with asyncio.timeout(45):
             await up.wait()
-        async with running(*made.boards.values(), made.watcher, made.tuner, made.listener):
+        heard = (made.watcher, made.reflect, made.listener)
+        async with running(*made.boards.values(), made.tuner, *heard):
             yield made
     finally:
         stop.set()

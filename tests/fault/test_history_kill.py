@@ -16,7 +16,7 @@ from nervus.bus import Session
 from nervus.runtime.services import ServiceContext
 from nervus.wire import Mint, encode, topics
 from nervus.wire.contracts import RelayBundle
-from support import DIES_WITH_US, House
+from support import DIES_WITH_US, House, reaping
 
 KILLS = 2
 ROOMS = ("kitchen", "hall")
@@ -38,11 +38,14 @@ SERVICE = textwrap.dedent("""\
 """)
 
 
-async def started(house: House) -> asyncio.subprocess.Process:
+async def started(
+    house: House, lives: list[asyncio.subprocess.Process]
+) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         *DIES_WITH_US, sys.executable, "-c", SERVICE, str(house.state.path),
         stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
+    lives.append(process)
     assert process.stdout is not None
     async with asyncio.timeout(20):
         assert await process.stdout.readline() == b"ready\n"
@@ -90,8 +93,8 @@ async def test_a_killed_history_misses_nothing_and_records_nothing_twice(
             await publish()
             await asyncio.sleep(0.01)
 
-    service = await started(running_house)
-    async with running(relay):
+    async with reaping() as lives, running(relay):
+        service = await started(running_house, lives)
         talking = asyncio.create_task(traffic())
         before: list[tuple[str, int, str]] = []
         for _ in range(KILLS):
@@ -105,7 +108,7 @@ async def test_a_killed_history_misses_nothing_and_records_nothing_twice(
             # It goes on while nobody records.
             away = len(sent)
             await within(lambda away=away: len(sent) > away + 20, 15)
-            service = await started(running_house)
+            service = await started(running_house, lives)
         talking.cancel()
         await asyncio.wait([talking])
         assert talking.cancelled(), talking.exception()

@@ -23,7 +23,7 @@ from nervus.wire.contracts import EfferentCommand, EfferentCommandPayload
 from support import DEADLINE_S, DIES_WITH_US, House, eventually, processes_naming
 
 # Each starts a whole hub, on processors that other tests use too.
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = "room/kitchen"
@@ -169,7 +169,7 @@ def hub(house: House, tmp_path: Path) -> Iterator[Hub]:
         command = [sys.executable, "-m", "nervus", "up", "--state", str(house.state.path)]
         up = subprocess.Popen([*DIES_WITH_US, *command], stdout=log, stderr=log)
         try:
-            eventually(partial(_is_up, house), within_s=30)
+            eventually(partial(_is_up, house), within_s=45)
             yield hub
         finally:
             parts.close()
