@@ -4,9 +4,9 @@ import asyncio
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,14 @@ import pytest
 from nervus.runtime.brokers import brokers, prepare_brokers
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.rights import refresh_rights
-from nervus.runtime.settings import Settings, create_settings
+from nervus.runtime.settings import BrokerSettings, Settings, create_settings
 from nervus.runtime.state import BROKERS, BrokerName, StateFolder
 from nervus.runtime.status import read_status
 
 DEADLINE_S = 12.0
 PROBER = "prober"
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Before a command: of a test that fails on its way to the end of it nothing stays running."""
 
 
 @dataclass(frozen=True)
@@ -133,21 +135,49 @@ def prepared_house(path: Path) -> House:
 @contextmanager
 def broker_processes(house: House) -> Iterator[None]:
     """Run both brokers of a house; its listeners end with them."""
-    started: list[subprocess.Popen[bytes]] = []
-    try:
+    with ExitStack() as ending:
         for broker in brokers(house.state, house.settings):
-            log = (broker.folder / "log").open("wb")
-            with log:
-                started.append(subprocess.Popen(broker.command(), stdout=log, stderr=log))
-            eventually(partial(answers, broker.settings.connect_host, broker.settings.port))
-        yield
+            log = broker.folder / "log"
+            with log.open("wb") as written:
+                process = subprocess.Popen(broker.command(), stdout=written, stderr=written)
+            ending.callback(_end, process)
+            eventually(partial(_serves, process, broker.settings, log))
+        try:
+            yield
+        finally:
+            for listener in house.listeners:
+                ending.callback(listener.close)
+
+
+def _serves(process: subprocess.Popen[bytes], listener: BrokerSettings, log: Path) -> bool:
+    assert process.poll() is None, log.read_text()
+    return answers(listener.connect_host, listener.port)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=DEADLINE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=DEADLINE_S)
+        raise
+
+
+@asynccontextmanager
+async def reaping() -> AsyncIterator[list[asyncio.subprocess.Process]]:
+    """A list for processes; those that still run when the block ends, however it does, are killed.
+
+    One that a failed test left to the garbage collector would fail the next test, too.
+    """
+    started: list[asyncio.subprocess.Process] = []
+    try:
+        yield started
     finally:
-        for listener in house.listeners:
-            listener.close()
         for process in started:
-            process.terminate()
-        for process in started:
-            process.wait(timeout=DEADLINE_S)
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from nervus.wire import Accepted
 
 ROOMS = ("hall", "kitchen", "attic")
 LAST = ("cellar",)
-DEADLINE_S = 10.0
+DEADLINE_S = 20.0
 PUBLISH, PUBACK = 3, 4
 
 Life = Callable[[], Awaitable[Any]]

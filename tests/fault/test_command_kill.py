@@ -1,9 +1,7 @@
 """SIGKILL of the command service at random moments of a stream of commands."""
 
 import asyncio
-import os
 import random
-import signal
 import sqlite3
 import sys
 import textwrap
@@ -14,7 +12,7 @@ import pytest
 from hub.command_inputs import Ask, action_id
 from nervus.policy import verify_file
 from nervus.wire import topics
-from support import House
+from support import DIES_WITH_US, House, reaping
 from system.command_clients import (
     BoardClient,
     Client,
@@ -50,29 +48,31 @@ SERVICE = textwrap.dedent("""\
 class Service:
     """The command service in a process of its own, to be killed."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, lives: list[asyncio.subprocess.Process]) -> None:
         self._path = str(house.state.path)
+        self._lives = lives
 
     async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", SERVICE, self._path, stdout=asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *DIES_WITH_US, sys.executable, "-c", SERVICE, self._path, stdout=asyncio.subprocess.PIPE
         )
-        assert self._process.stdout is not None
-        async with asyncio.timeout(15):
-            assert await self._process.stdout.readline() == b"ready\n"
+        self._lives.append(process)
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            assert await process.stdout.readline() == b"ready\n"
 
     async def kill(self) -> None:
-        os.kill(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        self._lives[-1].kill()
+        await self._lives[-1].wait()
 
 
 @pytest.mark.req("S0-6", "S4-82")
-@pytest.mark.timeout(60)  # five starts of an interpreter, and the waiting between them
+@pytest.mark.timeout(120)  # six starts of an interpreter, and the waiting between them
 async def test_every_accepted_command_has_one_outcome_however_often_the_service_dies(
     running_house: House,
 ) -> None:
     house = command_house(running_house)
-    operator, board, service = Operator(house), BoardClient(house), Service(house)
+    operator, board = Operator(house), BoardClient(house)
     observer = Client(house, "observer", "core", topics.COMMAND.filter())
     seed = time.time_ns()
     print("moments drawn from", seed)  # noqa: T201 - shown when the test fails
@@ -88,7 +88,9 @@ async def test_every_accepted_command_has_one_outcome_however_often_the_service_
                 operator.send(Ask(action, deadline_ms=60_000).sent(now_ms(), operator.mint))
             await asyncio.sleep(0.02)
 
-    async with beside(operator.session.run(), board.session.run(), observer.session.run()):
+    clients = [client.session.run() for client in (operator, board, observer)]
+    async with reaping() as lives, beside(*clients):
+        service = Service(house, lives)
         for client in (operator, board, observer):
             await client.session.wait_connected()
         board.online()

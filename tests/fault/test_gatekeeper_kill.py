@@ -19,9 +19,9 @@ from nervus.runtime.notify import READY_DESCRIPTOR_VARIABLE
 from nervus.runtime.services import ServiceContext
 from nervus.thalamus import gatekeeper_service
 from nervus.thalamus import service as thalamus_service
-from nervus.wire import Accepted, Guard, Mint, Packet, Removed, encode, topics
+from nervus.wire import Accepted, Guard, Mint, Packet, Rejected, Removed, encode, topics
 from nervus.wire.contracts import ModulatorSignal, ModulatorSignalPayload, RelayBundle
-from support import DEADLINE_S, House
+from support import DEADLINE_S, DIES_WITH_US, House
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -74,6 +74,8 @@ class Scene:
         verdict = self.guard.judge(packet, time.time_ns() // 1_000_000)
         if isinstance(verdict, Removed):
             return  # a gate that has expired, and is erased
+        if isinstance(verdict, Rejected) and verdict.reason_code == "expired":
+            return  # a gate lives for 3 s, which a busy machine may need to bring it here
         assert isinstance(verdict, Accepted), verdict
         self.seen[verdict.address.spec.name].append(verdict.message)
 
@@ -93,7 +95,7 @@ class Scene:
         before = len(self.seen["route_decision"])
         address = topics.relay_bundle("room", "kitchen", "somatic")
         payload = bundle_payload(start_ms=time.time_ns() // 1_000_000)
-        await self._send(self.driver, "brainstem", RelayBundle, address, payload, 5_000)
+        await self._send(self.driver, "brainstem", RelayBundle, address, payload, 60_000)
         await within(lambda: len(self.seen["route_decision"]) > before)
         return self.seen["route_decision"][-1].payload.decision in decisions
 
@@ -120,7 +122,8 @@ async def gatekeeper(house: House, name: str) -> AsyncIterator[asyncio.subproces
     """A gatekeeper in a process of its own, ready; killed at the end if it still runs."""
     read_end, write_end = os.pipe()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "nervus", "run", "--state", str(house.state.path), name,
+        *DIES_WITH_US, sys.executable, "-m", "nervus", "run", "--state", str(house.state.path),
+        name,
         env=os.environ | {READY_DESCRIPTOR_VARIABLE: str(write_end)}, pass_fds=(write_end,),
     )  # fmt: skip
     os.close(write_end)
@@ -181,8 +184,13 @@ async def test_both_roles_in_one_process_do_the_same(scene: Scene) -> None:
     task = asyncio.create_task(gatekeeper_service.run(one))
     async with asyncio.timeout(DEADLINE_S):
         await ready.wait()
-    await scene.suppress(1, ttl_ms=6_000)
-    await within(lambda: scene.decides("drop"))
+
+    async def drops() -> bool:
+        # Again and again, as a busy machine may take longer than a proposal lives.
+        await scene.suppress(1, ttl_ms=6_000)
+        return await scene.decides("drop")
+
+    await within(drops)
     # Nothing is proposed any longer: the gate is gone, and the house's own lets content pass.
     await within(lambda: scene.decides("pass"))
     task.cancel()

@@ -16,7 +16,7 @@ from nervus.bus import Session
 from nervus.runtime.services import ServiceContext
 from nervus.wire import Mint, encode, topics
 from nervus.wire.contracts import RelayBundle
-from support import House
+from support import DIES_WITH_US, House, reaping
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -40,12 +40,16 @@ SERVICE = textwrap.dedent("""\
 """)
 
 
-async def started(house: House) -> asyncio.subprocess.Process:
+async def started(
+    house: House, lives: list[asyncio.subprocess.Process]
+) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVICE, str(house.state.path), stdout=asyncio.subprocess.PIPE
-    )
+        *DIES_WITH_US, sys.executable, "-c", SERVICE, str(house.state.path),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    lives.append(process)
     assert process.stdout is not None
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(20):
         assert await process.stdout.readline() == b"ready\n"
     return process
 
@@ -59,7 +63,7 @@ def recorded(path: Path) -> list[tuple[str, int, str]]:
         ).fetchall()
 
 
-@pytest.mark.timeout(60)  # three starts of a service, each some seconds on a busy machine
+@pytest.mark.timeout(120)  # three starts of a service, each some seconds on a busy machine
 @pytest.mark.req("S4-41")
 async def test_a_killed_history_misses_nothing_and_records_nothing_twice(
     running_house: House,
@@ -82,7 +86,7 @@ async def test_a_killed_history_misses_nothing_and_records_nothing_twice(
             RelayBundle, address, bundle_payload(), time.time_ns() // 1_000_000,
             priority="critical", ttl_ms=600_000,
         )  # fmt: skip
-        await relay.publish(address.topic, encode(message.message), qos=1)
+        await relay.publish(address.topic, encode(message.message), qos=1, deadline_s=15)
         sent.append(message.message.meta.message_id)
 
     async def traffic() -> None:
@@ -91,8 +95,8 @@ async def test_a_killed_history_misses_nothing_and_records_nothing_twice(
             await publish()
             await asyncio.sleep(0.01)
 
-    service = await started(running_house)
-    async with running(relay):
+    async with reaping() as lives, running(relay):
+        service = await started(running_house, lives)
         talking = asyncio.create_task(traffic())
         before: list[tuple[str, int, str]] = []
         for _ in range(KILLS):
@@ -106,9 +110,10 @@ async def test_a_killed_history_misses_nothing_and_records_nothing_twice(
             # It goes on while nobody records.
             away = len(sent)
             await within(lambda away=away: len(sent) > away + 20, 15)
-            service = await started(running_house)
+            service = await started(running_house, lives)
         talking.cancel()
         await asyncio.wait([talking])
+        assert talking.cancelled(), talking.exception()
         await publish()
         await within(lambda: sent[-1] in {ident for _, _, ident in recorded(path)}, 15)
         service.terminate()

@@ -18,6 +18,7 @@ from nervus.bus.reject_log import RejectLog
 from nervus.bus.session import Delivery
 from nervus.thalamus import ThalamusSettings, build
 from nervus.wire import Accepted, Guard, Packet, refuse, topics
+from support import DIES_WITH_US, reaping
 
 LANE = "/X/reflect/event/room/hall/lane/reject"
 CHILD = """
@@ -148,14 +149,13 @@ async def test_what_could_not_be_told_is_told_by_the_next_process(
 async def test_a_reject_survives_the_kill_of_its_part(broker: PlainBroker, tmp_path: Path) -> None:
     broker.kill()
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD, str(Path(__file__).parents[1]), str(tmp_path),
+        *DIES_WITH_US, sys.executable, "-c", CHILD, str(Path(__file__).parents[1]), str(tmp_path),
         str(broker.address.port), stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    assert child.stdout is not None
-    async with asyncio.timeout(15):
+    async with reaping() as lives, asyncio.timeout(15):
+        lives.append(child)
+        assert child.stdout is not None
         assert await child.stdout.readline() == b"stored\n"
-    child.kill()
-    await child.wait()
     await broker.start()
     async with running((watcher := Watcher(broker)).session), living(broker, tmp_path):
         await within(lambda: watcher.payloads(LANE))

@@ -16,7 +16,7 @@ from nervus.runtime.notify import READY_DESCRIPTOR_VARIABLE
 from nervus.runtime.services import ServiceContext
 from nervus.wire import Accepted, Guard, Mint, Packet, encode, topics
 from nervus.wire.contracts import RelayBundle
-from support import DEADLINE_S, House
+from support import DEADLINE_S, DIES_WITH_US, House
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -28,7 +28,8 @@ async def relay(house: House) -> AsyncIterator[asyncio.subprocess.Process]:
     """The relay in a process of its own, ready; killed at the end."""
     read_end, write_end = os.pipe()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "nervus", "run", "--state", str(house.state.path), "thalamus",
+        *DIES_WITH_US, sys.executable, "-m", "nervus", "run", "--state", str(house.state.path),
+        "thalamus",
         env=os.environ | {READY_DESCRIPTOR_VARIABLE: str(write_end)}, pass_fds=(write_end,),
     )  # fmt: skip
     os.close(write_end)
@@ -42,7 +43,7 @@ async def relay(house: House) -> AsyncIterator[asyncio.subprocess.Process]:
         await process.wait()
 
 
-@pytest.mark.timeout(60)  # three starts of a service, each some seconds on a busy machine
+@pytest.mark.timeout(120)  # four starts of a service, each some seconds on a busy machine
 async def test_a_killed_relay_relays_what_came_meanwhile(running_house: House) -> None:
     house = running_house
     for name, role in (("relay", "relay"), ("brainstem", "brainstem"), ("watcher", "observer")):
@@ -69,9 +70,9 @@ async def test_a_killed_relay_relays_what_came_meanwhile(running_house: House) -
             now_ms = time.time_ns() // 1_000_000
             message = mint.full(
                 RelayBundle, address, bundle_payload(start_ms=now_ms), now_ms,
-                priority="critical", ttl_ms=60_000,
+                priority="critical", ttl_ms=600_000,
             ).message  # fmt: skip
-            await driver.publish(address.topic, encode(message), qos=1)
+            await driver.publish(address.topic, encode(message), qos=1, deadline_s=15)
             sent.append(message.meta.message_id)
             await asyncio.sleep(0.005)
 
@@ -86,6 +87,7 @@ async def test_a_killed_relay_relays_what_came_meanwhile(running_house: House) -
                 await within(lambda away=away: set(sent[: away + 20]) <= set(relayed), 15)
         talking.cancel()
         await asyncio.wait([talking])
+        assert talking.cancelled(), talking.exception()
         async with relay(house):
             await within(lambda: set(sent) <= set(relayed), 15)
     # Once each, but for those whose acknowledgement a kill cut off.

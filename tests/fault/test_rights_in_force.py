@@ -78,8 +78,8 @@ def test_a_broker_that_does_not_read_them_is_an_error_that_names_it_and_they_fol
     relay = house.authority.issue("relay", "relay")
     with monkeypatch.context() as patched:
         patched.setattr(Broker, "reload", lambda broker: broker.name == "core" or reload(broker))
-        with pytest.raises(RightsError, match=r"the core broker does not hold .* after 0\.5 s"):
-            house.refresh(within_s=0.5)
+        with pytest.raises(RightsError, match=r"the core broker does not hold .* after 3 s"):
+            house.refresh(within_s=3)  # in which the other one does, also on a busy machine
     assert not may_decide(house, relay)
     assert house.refresh() == list(BROKERS)
     assert may_decide(house, relay)

@@ -54,9 +54,7 @@ async def test_a_session_survives_the_death_of_its_broker(broker: PlainBroker) -
         for round_ in range(1, 4):
             await within(lambda round_=round_: len(greetings) == round_)
             await session.publish("t/x", b"%d" % round_, qos=1)
-            await within(
-                lambda round_=round_: packets[-1].payload == b"%d" % round_  # type: ignore[misc]
-            )
+            await within(lambda round_=round_: b"%d" % round_ in [each.payload for each in packets])
             broker.kill()
             await within(lambda: not session.connected)
             await broker.start()
@@ -91,7 +89,7 @@ async def test_what_was_sent_and_not_confirmed_is_sent_again(broker: PlainBroker
     )  # fmt: skip
     async with running(writer):
         broker.send(signal.SIGSTOP)
-        publishing = asyncio.create_task(writer.publish("t/x", b"once more", qos=1, deadline_s=8))
+        publishing = asyncio.create_task(writer.publish("t/x", b"once more", qos=1, deadline_s=15))
         await within(lambda: writer.backlog == 1)
         await asyncio.sleep(0.1)
         broker.kill()
@@ -126,9 +124,10 @@ async def test_a_frozen_broker_is_noticed(broker: PlainBroker) -> None:
     )  # fmt: skip
     async with running(session):
         broker.send(signal.SIGSTOP)
-        await within(lambda: not session.connected, 6)
+        await within(lambda: not session.connected)
         broker.send(signal.SIGCONT)
-        await within(lambda: session.counters.reconnects == 1)
+        # Of a busy machine's broker, too, it may think so once more.
+        await within(lambda: session.counters.reconnects >= 1 and session.connected)
 
 
 async def test_a_packet_of_a_lost_connection_is_not_acknowledged_on_the_next(

@@ -64,7 +64,7 @@ class Scene:
             now_ms = time.time_ns() // 1_000_000
             address = topics.relay_bundle("room", room, "somatic")
             payload = bundle_payload(start_ms=now_ms)
-            publish = self.mint.full(RelayBundle, address, payload, now_ms, ttl_ms=5_000)
+            publish = self.mint.full(RelayBundle, address, payload, now_ms, ttl_ms=60_000)
             await self.driver.publish(address.topic, encode(publish.message), qos=1)
             sent[room] = publish.message.meta.message_id
         return sent
@@ -124,17 +124,25 @@ async def test_a_killed_shard_comes_back_with_its_scopes_and_no_other_takes_them
         await one.round(*ROOMS)
         victim = one.pid("thalamus-1")
         assert victim is not None
+        owned = [room for room in ROOMS if OWNERS[shards].get(room) == "relay-1"]
+        before = {room: {meta.parent_id for meta in one.relayed[room]} for room in owned}
         os.kill(victim, signal.SIGKILL)
         others = [room for room in ROOMS if OWNERS[shards].get(room) != "relay-1"]
         await one.round(*others)
 
+        missed: list[str] = []
+
         async def again() -> bool:
-            sent = await one.drive("kitchen")
+            missed.append((await one.drive("kitchen"))["kitchen"])
             await asyncio.sleep(0.1)
-            return one.came("kitchen", sent["kitchen"])
+            return any(one.came("kitchen", each) for each in missed)
 
         await within(again, 2 * PATIENCE_S)
         await one.round(*ROOMS)
         for room, metas in one.relayed.items():
             assert {meta.source for meta in metas} == {OWNERS[shards].get(room, "relay")}
-            assert set(Counter(meta.parent_id for meta in metas).values()) == {1}
+            counts = Counter(meta.parent_id for meta in metas)
+            # Once each, but for what the killed shard relayed and could not acknowledge any more.
+            once = counts.keys() - before.get(room, set())
+            assert {counts[each] for each in once} == {1}
+            assert max(counts.values()) <= 2

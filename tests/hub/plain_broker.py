@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nervus.bus import BrokerAddress, Session
 from nervus.runtime.settings import free_port
-from support import DEADLINE_S
+from support import DEADLINE_S, DIES_WITH_US
 
 ALLOWED = "topic readwrite #\n"
 
@@ -83,13 +83,14 @@ class PlainBroker:
         """Start it, whether it comes up or not."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                ["mosquitto", "-c", str(self._config)], stdout=log, stderr=log,
+                [*DIES_WITH_US, "mosquitto", "-c", str(self._config)], stdout=log, stderr=log,
                 # As Python ignores SIGXFSZ, so does it: a write beyond a limit fails, as on a full
                 # disk, and kills nobody.
                 restore_signals=False,
             )  # fmt: skip
 
     async def _answers(self) -> bool:
+        assert self.exit_code is None, self.log()
         try:
             _, writer = await asyncio.open_connection(self.address.host, self.address.port)
         except ConnectionRefusedError:

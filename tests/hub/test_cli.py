@@ -149,7 +149,7 @@ def test_the_printed_command_takes_part_at_once(running_house: House) -> None:
     console = shlex.split(line)
     relay = house.join("relay", "relay")
     topic = "/th/relay/event/room/hall/channel/visceral"
-    process = subprocess.Popen([*console, "-C", "1", "-W", "6"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*console, "-C", "1", "-W", "10"], stdout=subprocess.PIPE, text=True)
     while process.poll() is None:
         house.publish(relay, "core", topic, "hello")
     output, _ = process.communicate(timeout=DEADLINE_S)

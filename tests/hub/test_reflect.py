@@ -16,7 +16,7 @@ from nervus.store import Store
 from nervus.wire import Accepted, Connected, Mint, Publish, topics
 from nervus.wire.contracts import InputRef, RejectEvent, RejectEventPayload
 from nervus.wire.times import NEVER
-from support import House
+from support import DEADLINE_S, House
 from system.command_clients import Client, beside, now_ms, until
 
 MINT = Mint("brainstem", "brainstem", seed=1, boot=1)
@@ -171,7 +171,7 @@ async def test_rejects_of_both_brokers_reach_the_store_and_a_bad_one_causes_no_o
     payload = reject().message.payload.model_copy(update={"reason_code": "decode_error"})
     async with beside(service.run(context), hub.session.run(), board.session.run()):
         for waited in (ready.wait(), hub.session.wait_connected(), board.session.wait_connected()):
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(DEADLINE_S):
                 await waited
         fresh = Mint("brainstem", "brainstem", seed=4, boot=1)
         address = topics.reject("house", "home")

@@ -33,7 +33,7 @@ from nervus.bus.client import Client, FastClient, client_class
 from nervus.bus.session import Delivery
 from nervus.runtime.settings import free_port
 from nervus.wire import Packet, topics
-from support import House
+from support import DEADLINE_S, House
 
 EVERYTHING = [Filter("t/#", 1)]
 
@@ -247,7 +247,7 @@ async def test_a_refused_subscription_ends_the_session(refusing_broker: PlainBro
     try:
         session = reading(refusing_broker, Reader())
         with pytest.raises(SubscriptionRefusedError, match=r"t/#.*0x87"):
-            await asyncio.wait_for(session.run(), 5)
+            await asyncio.wait_for(session.run(), DEADLINE_S)
     finally:
         refusing_broker.kill()
 
@@ -260,10 +260,10 @@ async def test_an_error_of_the_handler_ends_the_session(broker: PlainBroker) -> 
     writer = writing(broker)
     async with running(writer):
         task = asyncio.create_task(session.run())
-        await session.wait_connected()
+        await within(lambda: session.connected)
         await writer.publish("t/boom", b"")
         with pytest.raises(LookupError, match="t/boom"):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, DEADLINE_S)
     assert broker.log().count("Received PUBACK from reader") == 0
 
 
@@ -279,7 +279,7 @@ async def test_an_error_of_a_sink_or_a_confirmation_ends_the_session(broker: Pla
     writer.post(Outgoing("t/x", b"", qos=1, done=fails))
     for task, what in zip(tasks, ("Delivery", "NoneType"), strict=True):
         with pytest.raises(LookupError, match=what):
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, DEADLINE_S)
 
 
 async def test_nobody_to_confirm_is_told_by_the_deadline() -> None:

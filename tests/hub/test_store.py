@@ -72,11 +72,22 @@ async def test_writes_that_wait_are_committed_together(path: Path) -> None:
 
 async def test_what_comes_while_a_commit_gathers_shares_it(path: Path) -> None:
     async with Store(path, SCHEMA, gather_s=1.0) as store:
+        gathers, go_on, waits = threading.Event(), threading.Event(), list[float | None]()
+
+        def wait(timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            gathers.set()
+            return go_on.wait(5)
+
+        store._closing.wait = wait  # type: ignore[method-assign]
         first = asyncio.create_task(store.write(insert(1)))
         # By itself the first would be on the disk by now.
-        await asyncio.wait([first], timeout=0.1)
-        await store.write(insert(2))
-        await first
+        assert await asyncio.to_thread(gathers.wait, 5)
+        second = asyncio.create_task(store.write(insert(2)))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(first, second)
+        assert waits == [1.0]
         assert (store.counters.commits, store.counters.largest_group) == (1, 2)
 
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nervus.runtime.state import BROKERS
-from support import DEADLINE_S, House, answers, eventually
+from support import DEADLINE_S, DIES_WITH_US, House, answers, eventually
+
+ENDS_S = 25
+"""A system has 8 s for each stage of its children before it kills them."""
 
 NERVUS = [sys.executable, "-m", "nervus"]
 # What `nervus up` does with the brokers, without the services.
@@ -27,25 +30,27 @@ asyncio.run(run_system(state, both, [], asyncio.Event()))
 @contextmanager
 def supervised_brokers(house: House) -> Iterator[None]:
     """Run both brokers under the supervisor."""
-    supervisor = subprocess.Popen([sys.executable, "-c", ONLY_BROKERS, str(house.state.path)])
+    command = [sys.executable, "-c", ONLY_BROKERS, str(house.state.path)]
+    supervisor = subprocess.Popen([*DIES_WITH_US, *command])
     try:
         wait_for_brokers(house)
         yield
     finally:
         supervisor.terminate()
-        supervisor.wait(timeout=DEADLINE_S)
+        supervisor.wait(timeout=ENDS_S)
 
 
 @contextmanager
 def whole_system(house: House) -> Iterator[None]:
     """Run `nervus up` as a process of its own."""
-    process = subprocess.Popen([*NERVUS, "up", "--state", str(house.state.path)])
+    command = [*NERVUS, "up", "--state", str(house.state.path)]
+    process = subprocess.Popen([*DIES_WITH_US, *command])
     try:
         wait_for_brokers(house)
         yield
     finally:
         process.terminate()
-        code = process.wait(timeout=DEADLINE_S)
+        code = process.wait(timeout=ENDS_S)
     assert code == 0
 
 
@@ -53,7 +58,7 @@ def wait_for_brokers(house: House) -> None:
     """Wait until both brokers listen."""
     for name in BROKERS:
         address = house.settings.brokers.get(name)
-        eventually(lambda address=address: answers(address.connect_host, address.port))
+        eventually(lambda address=address: answers(address.connect_host, address.port), 20)
 
 
 def nervus(house: House, *arguments: str) -> str:

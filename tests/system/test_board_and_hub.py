@@ -20,6 +20,9 @@ from spinal.store import Store
 from support import House
 from system.command_clients import Client, beside, command_house, now_ms, until
 
+# Brokers, services and a board to start, which has up to 15 s for what it is to do.
+pytestmark = pytest.mark.timeout(60)
+
 FILE = "door-lamp.json"
 
 
@@ -64,7 +67,7 @@ async def test_a_deleted_rule_file_takes_the_rule_from_a_board_that_was_away(
     async with beside(states.session.run()), board(home, tmp_path) as virtual:
         await until(lambda: any(packet.payload for packet in states.received), 15)
         virtual.set_pin(DOOR, 1)
-        await virtual.wait_for("pin", LAMP, 1)
+        await virtual.wait_for("pin", LAMP, 1, 15)
         virtual.set_wifi(False)
         (folder / FILE).unlink()
         await until(lambda: any("link down" in line for line in virtual.log.lines))

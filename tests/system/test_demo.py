@@ -3,16 +3,18 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support import eventually, process_lives
+from support import DIES_WITH_US, eventually, process_lives
 
 CHILDREN = (
     "broker-spinal",
@@ -25,15 +27,28 @@ CHILDREN = (
 )
 
 
-def start(folder: Path, seconds: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def running(folder: Path, seconds: int) -> Iterator[subprocess.Popen[str]]:
+    """A demo, whole when the block begins, and ended with it."""
+    demo = subprocess.Popen(
         [
-            sys.executable, "-m", "nervus", "demo", "--seconds", str(seconds),
+            *DIES_WITH_US, sys.executable, "-m", "nervus", "demo", "--seconds", str(seconds),
             "--json", str(folder / "out.json"), "--state", str(folder / "state"),
         ],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"NERVUS_JOURNAL__ENABLED": "true"},
     )  # fmt: skip
+
+    def stands() -> bool:
+        assert demo.poll() is None, demo.communicate()[0]
+        return whole(folder)
+
+    with demo:
+        try:
+            eventually(stands, 75)
+            yield demo
+        finally:
+            demo.kill()
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -76,7 +91,14 @@ def lose(folder: Path, name: str, alive: Callable[[Path], dict[str, int]]) -> No
     """SIGKILL a part, and wait until it is there again."""
     lost = alive(folder)[name]
     os.kill(lost, signal.SIGKILL)
-    eventually(lambda: alive(folder).get(name, lost) != lost and whole(folder), 15)
+    eventually(lambda: alive(folder).get(name, lost) != lost and whole(folder), 30)
+
+
+def accepted(folder: Path) -> int:
+    """How many commands were accepted so far."""
+    with closing(sqlite3.connect(folder / "state/data/command.db")) as database:
+        (number,) = database.execute("SELECT COUNT(*) FROM actions").fetchone()
+    return int(number)
 
 
 def board_pids(folder: Path) -> dict[str, int]:
@@ -91,15 +113,14 @@ def board_pids(folder: Path) -> dict[str, int]:
     return found
 
 
-@pytest.mark.timeout(120)  # the demo itself is asked to run for 12 s, and then run again
+@pytest.mark.timeout(150)  # the demo itself is asked to run for 12 s, and then run again
 @pytest.mark.req(
     "S0-7", "S0-8", "S0-9", "S0-107", "S1-2", "S1-3", "S1-7", "S2-2", "S2-16", "S4-4", "S4-56"
 )
 def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
-    demo = start(tmp_path, 12)
-    eventually(lambda: whole(tmp_path), 40)
-    left_behind = [*pids(tmp_path).values(), *board_pids(tmp_path).values()]
-    output, _ = demo.communicate()
+    with running(tmp_path, 12) as demo:
+        left_behind = [*pids(tmp_path).values(), *board_pids(tmp_path).values()]
+        output, _ = demo.communicate()
     assert demo.returncode == 0, output
     told = report(tmp_path)
     assert len(told["boards"]) >= 3
@@ -141,16 +162,17 @@ def test_demo_reports_each_thing_the_readme_promises(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.timeout(120)  # seven losses, one after the other, and the time to come back
+@pytest.mark.timeout(180)  # eight losses, one after the other, and the time to come back
 @pytest.mark.req("S0-6", "S4-20", "S4-82", "S4-87")
 def test_each_part_comes_back_from_sigkill_and_no_command_is_left_open(tmp_path: Path) -> None:
-    demo = start(tmp_path, 26)
-    eventually(lambda: whole(tmp_path), 40)
-    for child in CHILDREN:
-        lose(tmp_path, child, pids)
-        time.sleep(1)  # so that some commands are asked of the house while it is whole
-    lose(tmp_path, "kitchen-1", board_pids)
-    output, _ = demo.communicate()
+    with running(tmp_path, 600) as demo:
+        lose(tmp_path, "kitchen-1", board_pids)
+        for child in CHILDREN:
+            lose(tmp_path, child, pids)
+            time.sleep(1)  # so that some commands are asked of the house while it is whole
+        eventually(lambda: accepted(tmp_path) > 20)
+        demo.send_signal(signal.SIGUSR1)
+        output, _ = demo.communicate()
     assert demo.returncode == 0, output
     told = report(tmp_path)
     assert {name: told["restarts"][name] for name in CHILDREN} == dict.fromkeys(CHILDREN, 1)
@@ -162,16 +184,15 @@ def test_each_part_comes_back_from_sigkill_and_no_command_is_left_open(tmp_path:
 
 
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.timeout(60)  # it has to start before it can be stopped
+@pytest.mark.timeout(120)  # it has to start before it can be stopped
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_demo_cleanly_and_leaves_no_process(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    demo = start(tmp_path, 600)
-    eventually(lambda: whole(tmp_path), 40)
-    children = [*pids(tmp_path).values(), *board_pids(tmp_path).values()]
-    demo.send_signal(number)
-    output, _ = demo.communicate(timeout=30)
+    with running(tmp_path, 600) as demo:
+        children = [*pids(tmp_path).values(), *board_pids(tmp_path).values()]
+        demo.send_signal(number)
+        output, _ = demo.communicate(timeout=40)
     assert demo.returncode == 0, output
     assert "Traceback" not in output
     assert not [pid for pid in children if process_lives(pid)]

@@ -21,13 +21,15 @@ from nervus.runtime.state import BrokerName
 from nervus.runtime.status import read_status
 from nervus.wire import Mint, encode, topics
 from nervus.wire.contracts import EfferentCommand, EfferentCommandPayload
-from support import DEADLINE_S, House, eventually, is_up, processes_naming
+from support import DEADLINE_S, DIES_WITH_US, House, eventually, is_up, processes_naming
 
 # Each starts a whole hub, on processors that other tests use too.
-pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("unmeasured")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("unmeasured")]
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = "room/kitchen"
+LATE = "expired"
+"""Why parts refuse what a busy machine brings them late."""
 POLICY = """\
 [[rule]]
 id = "the-lamp"
@@ -53,7 +55,7 @@ class Part:
         number = len(list(home.glob("*.out")))
         self._printed = (home / f"{number}-{program.stem}.out").open("xb")
         self.process = subprocess.Popen(
-            ["node", str(program), *words],
+            [*DIES_WITH_US, "node", str(program), *words],
             cwd=home,
             env={
                 "PATH": os.environ["PATH"],
@@ -163,16 +165,16 @@ def hub(house: House, tmp_path: Path) -> Iterator[Hub]:
     with ExitStack() as parts, (tmp_path / "up.log").open("wb") as log:
         hub = Hub(house, elsewhere, parts)
         command = [sys.executable, "-m", "nervus", "up", "--state", str(house.state.path)]
-        up = subprocess.Popen(command, stdout=log, stderr=log)
+        up = subprocess.Popen([*DIES_WITH_US, *command], stdout=log, stderr=log)
         try:
-            eventually(lambda: is_up(house), within_s=30)
+            eventually(lambda: is_up(house), within_s=45)
             yield hub
         finally:
             parts.close()
             for listener in house.listeners:
                 listener.close()
             up.send_signal(signal.SIGINT)
-            assert up.wait(timeout=DEADLINE_S) == 0
+            assert up.wait(timeout=25) == 0  # it has 8 s for each stage of its children
     assert processes_naming(tmp_path) == []
 
 
@@ -196,7 +198,7 @@ def test_what_a_board_in_javascript_senses_arrives_gated_at_a_consumer_in_javasc
     assert motion["priority"] == "critical"
     assert motion["bundle"]["summary_features"][0]["last"] in {True, False}
     assert board.said("refused") == board.said("trouble") == consumer.said("refused") == []
-    assert hub.rejects() == {}
+    assert hub.rejects().keys() <= {LATE}
     assert consumer.end() == 0
     assert board.end() == 0
 
@@ -234,7 +236,7 @@ def test_lies_of_a_board_in_javascript_end_in_the_quarantine_and_in_no_bundle(hu
     true = {each[key] for each in humidities(consumer) for key in ("min", "max", "last")}
     assert true == {50}
     refused = hub.rejects()
-    assert refused.keys() == {"contract_drift", "identity_mismatch"}
+    assert refused.keys() - {LATE} == {"contract_drift", "identity_mismatch"}
     topic = topics.afferent("room", "kitchen", "humidity", "node-2").topic
     for reason, stage, source in (
         ("contract_drift", "drift", "device:node-2"),
@@ -250,7 +252,7 @@ def test_a_board_in_javascript_that_dies_while_it_acts_does_not_act_again(hub: H
     watcher = hub.identities["watcher"]
     board = hub.board()
     (first_life,) = board.said("online")
-    consumer = hub.consumer("actuator.pulse", "node-1/lamp", '{"pulse_ms": 4000}', "9000")
+    consumer = hub.consumer("actuator.pulse", "node-1/lamp", '{"pulse_ms": 4000}', "25000")
     eventually(lambda: bool(board.said("lamp")))
     board.end(signal.SIGKILL)
     status = topics.device_status("node-1").topic
@@ -259,7 +261,7 @@ def test_a_board_in_javascript_that_dies_while_it_acts_does_not_act_again(hub: H
     assert stated == {"status": "offline", "session": first_life["online"]}
 
     again = hub.board()
-    assert consumer.wait() == 1
+    assert consumer.wait(30) == 1
     assert [each["boot"] for each in (*board.said("online"), *again.said("online"))] == [1, 2]
     (outcome,) = consumer.said("outcome")
     assert outcome["outcome"]["status"] == "failed"
@@ -278,7 +280,7 @@ def test_a_board_in_javascript_remembers_what_it_did_beyond_its_restart(hub: Hub
         hub.identities["reliable-3"], "spinal", [topics.efferent_report(*levels).topic], 3
     )
     board = hub.board()
-    consumer = hub.consumer("actuator.set", "node-1/lamp", '{"value": true}', "5000", action_id)
+    consumer = hub.consumer("actuator.set", "node-1/lamp", '{"value": true}', "10000", action_id)
     assert consumer.wait() == 0
     board.end(signal.SIGKILL)
     again = hub.board()
@@ -318,7 +320,7 @@ def test_a_board_in_javascript_comes_back_when_its_broker_does(hub: Hub) -> None
     (pid,) = (each["pid"] for each in status["children"] if each["name"] == "broker-spinal")
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: len(board.said("online")) > 1)
-    first, second = board.said("online")
+    first, second, *_ = board.said("online")
     assert first["online"] != second["online"]
     assert first["boot"] == second["boot"]
     before = len(bundles(consumer))

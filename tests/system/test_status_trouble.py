@@ -7,12 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from nervus.runtime.child import Child
 from nervus.runtime.services import SERVICES, ensure_identities
 from nervus.runtime.status import read_status
 from nervus.runtime.supervision import Timing
 from nervus.runtime.system import run_system
 from support import House, broker_processes
+
+# A service, a command and brokers to start, one after the other.
+pytestmark = pytest.mark.timeout(60)
 
 NERVUS = (sys.executable, "-m", "nervus")
 PATIENCE_S = 15

@@ -10,6 +10,9 @@ import pytest
 
 from support import House
 
+# Two brokers, and an interpreter with its MQTT client, to start on a busy machine.
+pytestmark = pytest.mark.timeout(60)
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

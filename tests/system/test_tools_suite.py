@@ -4,13 +4,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("unmeasured")
+# Interpreters to start, some of which start pytest, on a busy machine.
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("unmeasured")]
+PATIENCE_S = 40
 
 CHECKS = Path(__file__).resolve().parents[2] / "tools" / "checks"
 # Ignores an interrupt, and starts something in a session of its own that outlives it.
@@ -73,6 +74,15 @@ def python(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def ran(code: str, *arguments: str) -> tuple[str, str]:
+    """What it printed, and its errors."""
+    with python(code, *arguments) as process:
+        try:
+            return process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+
+
 def running(marker: str) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
@@ -99,7 +109,7 @@ def test_interrupted_run_leaves_no_process(number: signal.Signals) -> None:
     while "started" not in process.stdout.readline():
         assert process.poll() is None
     process.send_signal(number)
-    _, errors = process.communicate(timeout=15)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
     assert "everything that was started is ended" in errors
     assert running(marker) == []
@@ -111,7 +121,7 @@ def test_process_left_behind_fails_the_check_and_is_ended() -> None:
         "import sys, processes, suite; processes._SETTLE_S = 0.3; processes.adopt_orphans();"
         "r = suite.run_stage(suite.Stage('x', (('sh', '-c', sys.argv[1]),))); print(r.passed)"
     )
-    output, errors = python(code, f"setsid sleep {marker} & exit 0").communicate(timeout=15)
+    output, errors = ran(code, f"setsid sleep {marker} & exit 0")
     assert output.splitlines()[-1] == "False"
     assert f"left running by x, and ended: sleep {marker}" in errors
     assert running(marker) == []
@@ -124,7 +134,7 @@ def test_check_that_does_not_end_fails_and_is_ended() -> None:
         "processes._GRACE_S = processes._SETTLE_S = 0.3;"
         "r = suite.run_stage(suite.Stage('x', (('sh', '-c', sys.argv[1]),))); print(r.passed)"
     )
-    output, errors = python(code, f"trap '' INT; sleep {marker}").communicate(timeout=15)
+    output, errors = ran(code, f"trap '' INT; sleep {marker}")
     assert output.splitlines()[-1] == "False"
     assert "status 124, it took too long: sh -c" in errors
     assert running(marker) == []
@@ -132,14 +142,13 @@ def test_check_that_does_not_end_fails_and_is_ended() -> None:
 
 def test_child_that_is_just_ending_is_not_left_behind() -> None:
     code = (
-        "import processes, suite; processes.adopt_orphans();"
+        # It is waited for, and not for so long, when it has ended.
+        "import processes, suite; processes._SETTLE_S = 600; processes.adopt_orphans();"
         "r = suite.run_stage(suite.Stage('x', (('sh', '-c', 'setsid sleep 0.3 &'),)));"
         "print(r.passed)"
     )
-    started = time.monotonic()
-    output, errors = python(code).communicate(timeout=15)
+    output, errors = ran(code)
     assert output.splitlines()[-1] == "True", errors
-    assert time.monotonic() - started < 3
 
 
 def test_failing_command_stops_its_check_but_not_the_next(tmp_path: Path) -> None:
@@ -150,7 +159,7 @@ def test_failing_command_stops_its_check_but_not_the_next(tmp_path: Path) -> Non
         "sys.exit(suite.main([]))"
     )
     process = python(code, str(tmp_path / "counts.xml"))
-    output, errors = process.communicate(timeout=15)
+    output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert "never" not in output
     assert "reached" in output
@@ -172,7 +181,7 @@ def test_last_line_counts_tests_as_pytest_does(tmp_path: Path) -> None:
         "suite.STAGES = (suite.Stage('tests', (command,)),); sys.exit(suite.main([]))"
     )
     process = python(code, str(tmp_path), str(counts))
-    output, errors = process.communicate(timeout=15)
+    output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1, errors
     assert output.splitlines()[-1].startswith("1 failed, 1 passed, 1 skipped, 1 checks in ")
 
@@ -190,7 +199,6 @@ def limited(folder: Path, *module: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.timeout(60)  # what it looks for is a run that hangs, and no busy machine is to look so
 def test_a_test_over_its_limit_fails_while_coverage_measures_it_and_the_next_one_runs(
     tmp_path: Path,
 ) -> None:
@@ -208,7 +216,6 @@ def test_a_test_over_its_limit_fails_while_coverage_measures_it_and_the_next_one
     assert result.stdout.count("Timeout (>0.1s)") >= 8
 
 
-@pytest.mark.timeout(60)  # as above
 def test_a_limit_that_ends_while_a_report_is_made_ends_no_run(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "import pytest, time\n\n@pytest.hookimpl(tryfirst=True)\n"
@@ -240,7 +247,6 @@ def test_endless():
 """
 
 
-@pytest.mark.timeout(60)  # as above
 def test_a_coroutine_over_its_limit_says_where_each_task_waits(tmp_path: Path) -> None:
     (tmp_path / "test_endless.py").write_text(ENDLESS)
     tests = ("pytest", "-c", "/dev/null", "-p", "plugins.limit_plugin", "--tb=line", ".")
@@ -307,7 +313,7 @@ def coverage(tmp_path: Path, total: float, **files: float) -> subprocess.Complet
         [sys.executable, CHECKS / "coverage_floors.py", path],
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=PATIENCE_S,
         check=False,
     )
 

@@ -19,7 +19,7 @@ from firmware.hub_stand import node
 from firmware.rigs import CHECKOUT
 from nervus.simulator import Identity, VirtualBoard
 from nervus.updates import read_record
-from support import House, eventually, prepared_house
+from support import DIES_WITH_US, House, eventually, prepared_house
 from system.command_clients import until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -54,6 +54,7 @@ class Home:
 
     async def begin(self, *words: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
+            *DIES_WITH_US,
             *NERVUS,
             *words,
             *("--state", str(self.house.state.path)),
@@ -120,13 +121,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         house.authority.issue(name, "board", "room/kitchen")
     here = Home(house, tmp_path_factory.mktemp("here"))
     with house.state.path.with_suffix(".log").open("wb") as log:
-        process = subprocess.Popen([*NERVUS, "up", "--state", str(house.state.path)], stderr=log)
+        process = subprocess.Popen(
+            [*DIES_WITH_US, *NERVUS, "up", "--state", str(house.state.path)], stderr=log
+        )
     try:
         eventually(lambda: here.services() is not None, 40)
         yield here
     finally:
         process.terminate()
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=25)
     assert code == 0
 
 
@@ -167,7 +170,7 @@ async def test_a_board_gets_a_version_although_the_hub_dies_meanwhile_and_no_old
             out, err = await sending.communicate()
         assert sending.returncode == 0, err
         assert re.search(r"b1 +confirmed +100 %", out.decode())
-        await until(lambda: home.runs("b1") == "0.2.0")
+        await until(lambda: home.runs("b1") == "0.2.0", 15)
         assert board.starts == 2
         older = await home.pack("0.1.9", small(home.folder / "small"))
         refused = await home.nervus("update", "send", "b1", str(older))
@@ -200,7 +203,7 @@ async def test_what_a_board_does_not_trust_or_cannot_run_is_shown_with_what_to_d
         assert re.search(r"b2 \(canary\) +rolled back .*did not get through its trial", said.out)
         assert re.search(r"b3 +held +0 %", said.out)
         assert "Stopped: b2: 0.4.0 did not get through its trial" in said.out
-        await until(lambda: home.runs("b2") == "0.1.0")
+        await until(lambda: home.runs("b2") == "0.1.0", 15)
     assert second.starts == 1
     told = json.loads((await home.nervus("update", "status", "--json")).out)
     assert [row["version"] for row in told["rollouts"]][-2:] == ["0.3.0", "0.4.0"]

@@ -21,6 +21,9 @@ from support import House
 from system.command_clients import Client, beside, now_ms
 from system.command_clients import until as until_within
 
+# Two starts of the service, and a broker that is told of a board's rights.
+pytestmark = pytest.mark.timeout(60)
+
 FILES = {"spinal/runtime.mpy": bytes(range(256)) * 9, "app.py": b"x" * 64}
 PACK = Pack.signed("0.2.0", FILES, SIGNER)
 IDS = ("01KAJ6Y9A3Q5W8B1C2D3E4F5G6", "01KAJ6Y9A3Q5W8B1C2D3E4F5G7")

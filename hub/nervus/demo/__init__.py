@@ -56,17 +56,19 @@ async def _main(seconds: float | None, json_file: Path | None, state: Path | Non
     console = Console()
     if not console.is_terminal:
         console = Console(width=LOG_WIDTH)
-    stop = asyncio.Event()
+    stop, enough = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    # Ends it as its seconds do, for whom only what happens tells when it is enough.
+    loop.add_signal_handler(signal.SIGUSR1, enough.set)
     async with state_folder(state) as folder:
         console.print(f"{NAME} starts two brokers, six services and three boards in {folder}")
         demo = Demo(folder)
         # On the screen a log line would tear the picture.
         logging.basicConfig(filename=folder / "demo.log", level=logging.INFO, format=LOG_FORMAT)
         async with _drawing(demo, console, seconds):
-            tally, took_s = await demo.play(seconds, stop)
+            tally, took_s = await demo.play(seconds, stop, enough)
         console.print(summary(tally, took_s))
         if json_file is not None:
             report = json.dumps(tally.report(took_s), indent=1) + "\n"

@@ -33,6 +33,8 @@ from nervus.runtime.status import read_status
 from nervus.runtime.system import prepare, running_system
 from nervus.simulator import Identity, VirtualBoard
 
+SERVICES_READY_S: Final = 60.0
+"""For a process each of all services, where others use the machine, too."""
 BOARDS_ONLINE_S: Final = 20.0
 LAST_OUTCOMES_S: Final = 12.0
 
@@ -53,8 +55,10 @@ class Demo:
         self._state, settings, self._authority = prepare(folder)
         self._settings = settings.model_copy(update={"processes": "separate"})
 
-    async def play(self, seconds: float | None, stop: asyncio.Event) -> tuple[Tally, float]:
-        """Run for so many seconds, or until `stop`; then wait for the last outcomes.
+    async def play(
+        self, seconds: float | None, stop: asyncio.Event, enough: asyncio.Event
+    ) -> tuple[Tally, float]:
+        """Run for so many seconds or until `enough`, then wait for the last outcomes; or to `stop`.
 
         Returns:
             The tally as it stood before the house was closed, and the seconds it took.
@@ -63,14 +67,17 @@ class Demo:
             NervusError: Something did not start, or a part failed.
         """
         try:
-            return await self._play(seconds, stop)
+            return await self._play(seconds, stop, enough)
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
 
-    async def _play(self, seconds: float | None, stop: asyncio.Event) -> tuple[Tally, float]:
+    async def _play(
+        self, seconds: float | None, stop: asyncio.Event, enough: asyncio.Event
+    ) -> tuple[Tally, float]:
         self._furnish()
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(running_system(self._state, self._settings))
+            system = running_system(self._state, self._settings, within_s=SERVICES_READY_S)
+            await stack.enter_async_context(system)
             cast = await stack.enter_async_context(self._parts())
             boards = await stack.enter_async_context(self._boards())
             await self._until_online(stop)
@@ -78,7 +85,7 @@ class Demo:
             self.tally.begin()
             script = Script(boards, cast, self.tally, self.clock)
             async with script.playing():
-                await _wait(stop, seconds)
+                await _wait(seconds, stop, enough)
             await self._last_outcomes(cast.consumer, stop)
             await self.refresh()
             self.over = True
@@ -193,12 +200,13 @@ async def state_folder(path: Path | None) -> AsyncIterator[Path]:
     await asyncio.to_thread(shutil.rmtree, made)
 
 
-async def _wait(stop: asyncio.Event, seconds: float | None) -> None:
+async def _wait(seconds: float | None, *events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(each.wait()) for each in events]
     try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 def _rejects(store: Path) -> tuple[dict[str, int], list[str]]:
