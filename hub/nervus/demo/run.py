@@ -36,7 +36,8 @@ from nervus.simulator import Identity, VirtualBoard
 SERVICES_READY_S: Final = 60.0
 """For a process each of all services, where others use the machine, too."""
 BOARDS_ONLINE_S: Final = 20.0
-LAST_OUTCOMES_S: Final = 12.0
+AT_REST_S: Final = 12.0
+"""How long the end waits for outcomes, and for boards on their way back."""
 
 
 class DemoError(NervusError):
@@ -58,7 +59,7 @@ class Demo:
     async def play(
         self, seconds: float | None, stop: asyncio.Event, enough: asyncio.Event
     ) -> tuple[Tally, float]:
-        """Run for so many seconds or until `enough`, then wait for the last outcomes; or to `stop`.
+        """Run for so many seconds or until `enough`, then come to rest; or to `stop`.
 
         Returns:
             The tally as it stood before the house was closed, and the seconds it took.
@@ -86,7 +87,7 @@ class Demo:
             script = Script(boards, cast, self.tally, self.clock)
             async with script.playing():
                 await _wait(seconds, stop, enough)
-            await self._last_outcomes(cast.consumer, stop)
+            await self._come_to_rest(cast.consumer, stop)
             await self.refresh()
             self.over = True
             return copy.deepcopy(self.tally), self.clock.seconds()
@@ -175,9 +176,12 @@ class Demo:
         view = self.tally.boards[board.device_id]
         return view.status == "online" and len(view.fires) == len(board.reflexes)
 
-    async def _last_outcomes(self, consumer: Consumer, stop: asyncio.Event) -> None:
-        deadline = self.clock.seconds() + LAST_OUTCOMES_S
-        while self.tally.open_commands() and not stop.is_set():
+    async def _come_to_rest(self, consumer: Consumer, stop: asyncio.Event) -> None:
+        deadline = self.clock.seconds() + AT_REST_S
+        boards = self.tally.boards.values()
+        while not stop.is_set() and (
+            self.tally.open_commands() or any(board.status != "online" for board in boards)
+        ):
             if self.clock.seconds() > deadline:
                 return
             await consumer.repeat_unanswered()
