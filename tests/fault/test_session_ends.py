@@ -1,8 +1,6 @@
 """Sessions that are told to end, at the moments when Python 3.11 and aiomqtt would not hear it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,27 +8,11 @@ import pytest
 
 from hub.plain_broker import PlainBroker, within
 from nervus.bus import Filter, Limits, Session
-from nervus.bus import session as session_module
-from nervus.bus.client import Client, FastClient
+from nervus.bus.client import Client
 from nervus.runtime.rights import session_of
 from support import DEADLINE_S
 
 QUICK = Limits(backoff_base_ms=20, backoff_cap_ms=100)
-
-
-@pytest.fixture(params=[FastClient, Client], ids=["fast", "stock"])
-def client_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Client]:
-    kind: type[Client] = request.param
-    monkeypatch.setattr(session_module, "_CLIENT", kind)
-    return kind
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[PlainBroker]:
-    one = PlainBroker(tmp_path)
-    await one.start()
-    yield one
-    one.kill()
 
 
 async def ends(running: "asyncio.Task[Any]") -> bool:

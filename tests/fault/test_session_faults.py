@@ -3,36 +3,18 @@
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import aiomqtt
 import pytest
 
 from hub.plain_broker import PlainBroker, running, within
 from nervus.bus import Filter, Limits, Outgoing, Session
-from nervus.bus import session as session_module
-from nervus.bus.client import Client, FastClient
 from nervus.wire import Packet
 
+pytestmark = pytest.mark.usefixtures("client_kind")
+
 QUICK = Limits(backoff_base_ms=20, backoff_cap_ms=100)
-
-
-@pytest.fixture(params=[FastClient, Client], ids=["fast", "stock"], autouse=True)
-def client_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Client]:
-    """Every test of this file over both ways to read and write."""
-    kind: type[Client] = request.param
-    monkeypatch.setattr(session_module, "_CLIENT", kind)
-    return kind
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[PlainBroker]:
-    one = PlainBroker(tmp_path)
-    await one.start()
-    yield one
-    one.kill()
 
 
 async def test_a_session_survives_the_death_of_its_broker(broker: PlainBroker) -> None:
