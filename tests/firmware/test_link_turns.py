@@ -149,10 +149,19 @@ def test_board_reacts_between_the_pieces_of_its_work_on_a_message(tmp_path: Path
     assert rule == [[[1], False], [[0], False], [[1], False], [[0], False], [[], True]]
 
 
-def test_board_collects_its_garbage_when_no_input_waits_for_it(tmp_path: Path) -> None:
-    in_burst, at_rest = on_board(tmp_path, ON_BOARD / "rests.py")
+@pytest.mark.parametrize("heap", ["192k", "224k", "320k"])
+def test_board_collects_its_garbage_when_no_input_waits_for_it(tmp_path: Path, heap: str) -> None:
+    by_interpreter, by_board, _, at_rest = on_board(tmp_path, ON_BOARD / "rests.py", heap=heap)
 
-    # Counted is what calls take and give back at once, too: a message of some 8 KiB counts 20.
-    assert in_burst == 0
+    # Left to the interpreter it would be in the midst of a message, and as often.
+    assert by_interpreter == 0
+    assert by_board
     # An input that moves as the board is about to collect is not kept waiting.
     assert at_rest == ["driven", "collected"]
+
+
+def test_flood_of_notes_does_not_keep_a_board_at_its_console(tmp_path: Path) -> None:
+    _, _, lines, _ = on_board(tmp_path, ON_BOARD / "rests.py")
+
+    refused = "[0] pong refused: pong_unexpected"
+    assert lines == [refused] * 10 + ["[1000] 14 more notes in this second"]

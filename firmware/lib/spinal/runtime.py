@@ -40,7 +40,8 @@ _PINGS_MISSED = 3
 _LONGEST_PATIENCE_MS = 300000
 _STATE_SPACING_MS = 1000
 _STATES_ROOM = 4
-_LITTER = 4  # messages, in or out; each leaves up to 8 KiB on the heap
+_COUNTED = 24576  # bytes of a message, as the collector counts them
+_LINES_A_SECOND = 10
 
 
 class Runtime:
@@ -58,6 +59,7 @@ class Runtime:
         self.board = Board(node)
         self.ticks_ms = compat.ticks()
         self.values: dict = {}
+        self._lines = 0
         self.store = Store(".", compat.fsync)
         self.boot = self._count_boot()
         self.rejects = Rejects()
@@ -98,11 +100,13 @@ class Runtime:
         self._shed = 0
         self._collected_at = 0
         gc.collect()
-        # The loop collects after a few messages; what stays must not be scattered before. What is
-        # counted here is three parts of four given back at once: the frames of calls. With all that
-        # is free, in some sizes of heap a message of 1,280 bytes found no place in the end.
+        # The loop collects before the interpreter does; what stays must not be scattered before.
+        # What it counts is three parts of four given back at once: the frames of calls. With all
+        # that is free, in some sizes of heap a message of 1,280 bytes found no place in the end.
         free = gc.mem_free()
-        gc.threshold(3 * free // 4)
+        threshold = 3 * free // 4
+        gc.threshold(threshold)
+        self._interval = max(1, threshold // _COUNTED)  # in messages
         # A third of what TLS, the rules to come and the messages at hand do not need may wait.
         self._room = max(_OUTBOX_LEAST, min((free - _IN_USE) // 3, _OUTBOX_MOST))
         self.outbox.allow(self._room)
@@ -133,7 +137,7 @@ class Runtime:
         if wait:
             wait = min(wait, self.ledger.wait_ms(self.ticks_ms), self._sensor_wait())
         messages = self._envelope.last_seq + self._link.counters["received"]
-        if messages - self._collected_at >= _LITTER:
+        if messages - self._collected_at >= self._interval:
             # Here no input waits for it; the interpreter would do it in the midst of a reflex.
             if self._rest(0):
                 return
@@ -159,7 +163,15 @@ class Runtime:
             gc.collect()
 
     def log(self, text: str, level: str = "info") -> None:
-        """One line on the console; a warning or an error goes to the hub as well."""
+        """One line on the console; a warning or an error goes to the hub as well.
+
+        A serial console takes milliseconds for a line and keeps the loop waiting: of a flood of
+        notes ten a second are told, then how many there were besides.
+        """
+        if level == "info":
+            self._lines += 1
+            if self._lines > _LINES_A_SECOND:
+                return
         line = "[%d] %s" % (self.ticks_ms, text)
         print(line)  # noqa: T201 - the console is a board's log
         self.upkeep.log(level, line)
@@ -380,6 +392,10 @@ class Runtime:
                 self.report_reflex(reflex_id)
         # Collecting here, with nothing to do, keeps it out of the way of a reflex.
         gc.collect()
+        untold = self._lines - _LINES_A_SECOND
+        self._lines = 0
+        if untold > 0:
+            self.log("%d more notes in this second" % untold)
         for payload in self.rejects.tick(self.clock.now(self.ticks_ms)[0], self.ticks_ms):
             self.outgoing.reject(payload, self.ticks_ms)
         self.upkeep.each_second()

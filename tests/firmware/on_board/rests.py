@@ -1,8 +1,9 @@
 """Runs on the virtual board's MicroPython: when the board collects its garbage.
 
-Started as `micropython rests.py`, with a control channel. Prints as JSON how often the heap was
-collected while two answers to its ping were worked on, then what the board did, in order, once it
-was time to collect and an input moved in that very moment.
+Started as `micropython rests.py`, with a control channel. Prints as JSON how often the interpreter
+and how often the board collected during a flood of answers to a ping, how many lines of the flood
+the console was given in a second and after it, and what the board did, in order, once it was time
+to collect and an input moved in that very moment.
 """
 
 import gc
@@ -15,7 +16,7 @@ from spinal import compat, node
 from spinal.runtime import Runtime
 
 _DOOR, _LAMP = 4, 2
-_BURST = 2
+_FLOOD = 24
 _LEAST_COLLECTED = 1024
 _META = {
     "schema_version": "v1",
@@ -67,22 +68,27 @@ def main() -> None:
     """Take a burst, then make some messages."""
     channel.wifi = False
     # Time stands still: what the board does each second is not what this is about.
-    compat.ticks = lambda: 0
+    now = 0
+    compat.ticks = lambda: now
     events: list = []
     channel.output = lambda *_record: events.append("driven")
     board = Runtime(node.check(_NODE))
     board.engine.configure(_FOLLOW, board.ticks_ms)
     board.upkeep.start()
     board.turn()
-    gc.collect()
-    collected = _burst(board)
+    spinal.runtime.gc = Collector(events)
+    lines: list = []
+    spinal.runtime.print = lines.append
+    by_interpreter = _flood(board, events)
+    by_board = events.count("collected")
+    now = 1000
+    board.step()
+    now = 0
 
     # Each makes two messages: the measurement and the report of the reflex.
     for level in (1, 0, 1):
         channel.pins[_DOOR] = level
         board.step()
-    events.clear()
-    spinal.runtime.gc = Collector(events)
     step = board.step
 
     def last_step() -> None:
@@ -96,21 +102,24 @@ def main() -> None:
     board.step = last_step
     for _ in range(3):
         board.turn()
-    print(json.dumps([collected, events]))
+    print(json.dumps([by_interpreter, by_board, lines, events]))
 
 
-def _burst(board: Runtime) -> int:
-    """Work on some messages at once, a turn for each piece; how often the heap was collected."""
+def _flood(board: Runtime, events: list) -> int:
+    """Take message after message, a turn for each piece; how often the interpreter collected."""
     collected = 0
     before = gc.mem_alloc()
-    for number in range(_BURST):
-        meta = dict(_META, seq=number, message_id=f"01KQ000000000000000000000{number}")
+    for number in range(_FLOOD):
+        meta = dict(_META, seq=number, message_id=f"01KQ00000000000000000000{number:02d}")
         data = json.dumps({"meta": meta, "payload": _PAYLOAD}).encode()
+        board._link.counters["received"] += 1
         for _ in board.link_message(b"/sc/dev/event/device/m1/pong", data, retained=False):
-            board.step()
-            now = gc.mem_alloc()
-            collected += now < before - _LEAST_COLLECTED
-            before = now
+            by_board = len(events)
+            board.turn()
+            used = gc.mem_alloc()
+            if len(events) == by_board and used < before - _LEAST_COLLECTED:
+                collected += 1
+            before = used
     return collected
 
 
