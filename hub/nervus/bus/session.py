@@ -28,6 +28,7 @@ from nervus.bus.errors import (
 from nervus.bus.failure import first_failure
 from nervus.bus.outbox import Outbox, Outgoing
 from nervus.bus.reasons import NO_SUBSCRIBERS, NOT_AUTHORIZED, PASSING, QUOTA_EXCEEDED, to_do
+from nervus.tasks import cancel_and_wait
 from nervus.wire import Packet
 
 OnPacket = Callable[[Packet], Awaitable[None]]
@@ -236,12 +237,7 @@ class Session:
             # Said before the tasks are cancelled: a cancellation that comes together with a result
             # or with the end of a link is lost, in `wait_for` and `TaskGroup` of Python 3.11.
             self._ending = True
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    task.result()
+            await cancel_and_wait(*tasks)
         raise AssertionError("a session ends by cancellation or by an error")
 
     async def _stay_connected(self) -> Never:
