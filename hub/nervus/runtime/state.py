@@ -81,17 +81,23 @@ class StateFolder:
     def foreign(self) -> StateFolderError | None:
         """Say what here is another user's, so that this one must not or cannot use it; else None.
 
-        Root could, but what it writes its owner cannot read afterwards.
+        Root could, but what it writes its owner cannot read afterwards. So root by sudo keeps out
+        of every user's place; root itself, as in a container on a folder of the machine outside,
+        only out of an installation that is a user's already.
         """
         me, path = os.getuid(), str(self.path)
         around = (each for each in (self.path, *self.path.parents) if os.access(each, os.F_OK))
         first = next(around)
         owner = first.stat().st_uid
+        how = ", without sudo,"
+        if me == 0 and "SUDO_UID" not in os.environ:
+            owner = self.settings_file.stat().st_uid if self.settings_file.exists() else 0
+            how = f" (runuser -u; of a container: --user {owner}; of a unit: User=)"
         if me == 0 != owner:
             what = f"this state folder would be root's, in a place of {_user(owner)}"
             if first == self.path:
                 what = f"this state folder belongs to {_user(owner)}"
-            hint = f"run this as {_user(owner)}, without sudo, or name another folder with --state"
+            hint = f"run this as {_user(owner)}{how} or name another folder with --state"
             return StateFolderError(what, where=path, hint=hint)
         mend = f"sudo chown -R {_user(me)} {shlex.quote(path)}"
         if first == self.path and owner != me:
