@@ -235,6 +235,14 @@ def test_doctor_tells_expiring_from_expired(house: House) -> None:
     assert findings["identity dead"].hint == "run: nervus identity issue dead --role consumer"
 
 
+def test_doctor_tells_an_authority_that_cannot_issue(house: House) -> None:
+    (house.state.ca / "key.pem").unlink()
+    findings = {finding.what: finding for finding in examine(house.state.path)}
+    assert findings["certificates"].verdict is Verdict.FAILURE
+    assert "the local authority cannot be used" in findings["certificates"].found
+    assert "restore it from a backup" in findings["certificates"].hint
+
+
 def test_doctor_reports_a_file_that_cannot_be_read_and_goes_on(house: House) -> None:
     house.state.registry_file.unlink()
     house.state.registry_file.mkdir()

@@ -195,6 +195,7 @@ def _settings(state: StateFolder) -> Iterator[Finding]:
 
 def _certificates(state: StateFolder) -> Iterator[Finding]:
     authority = Authority(state)
+    authority.check()
     identities = authority.identities()
     for identity in identities:
         problem = authority.problem(identity)
