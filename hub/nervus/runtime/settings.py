@@ -9,11 +9,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 from nervus.bus import JournalSettings
-from nervus.errors import NervusError, UsageError
+from nervus.errors import NervusError, UsageError, first_refusal
 from nervus.runtime.files import write_private
 from nervus.runtime.state import BrokerName, StateFolder
 from nervus.wire.topic import level
@@ -88,6 +96,14 @@ class BrokersSettings(BaseModel):
 
     spinal: BrokerSettings
     core: BrokerSettings
+
+    @model_validator(mode="after")
+    def _are_apart(self) -> Self:
+        hosts = {self.spinal.connect_host, self.core.connect_host}
+        everywhere = {self.spinal.host, self.core.host} & {"0.0.0.0", "::"}  # noqa: S104  compared, not bound
+        if self.spinal.port == self.core.port and (len(hosts) == 1 or everywhere):
+            raise ValueError(f"both listen on port {self.core.port}: give each its own")
+        return self
 
     def get(self, broker: BrokerName) -> BrokerSettings:
         """Return one broker's settings."""
@@ -180,6 +196,15 @@ class Settings(BaseSettings):
             return cls(**values)
         except ValidationError as error:
             raise broken_rule(path, text, error) from error
+        except SourceError as error:
+            named = re.search(r'field "(\w+)"', str(error))
+            key = named[1] if named else ""
+            raise SettingsError(
+                f"{key}: not valid JSON",
+                where=f"environment variable {ENVIRONMENT_PREFIX}{key.upper()}",
+                hint=f"give one key of it alone, as {ENVIRONMENT_PREFIX}BROKERS__CORE__PORT=8883, "
+                "or all of it as JSON",
+            ) from error
 
 
 def create_settings(
@@ -275,14 +300,8 @@ def broken_rule(
         error: What the model of the file, or of one of its tables, refused.
         table: The table that model is for; empty for the whole file.
     """
-    # A misspelt key also leaves the right one missing; the misspelling is what to correct.
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    keys = [*table, *(str(part) for part in first["loc"])]
-    rule = first["msg"].removeprefix("Value error, ").lower().rstrip(".")
-    if first["type"] == "extra_forbidden":
-        rule = "there is no such setting"
-    elif first["type"] == "missing":
-        rule = "this setting is required"
+    wrong, rule = first_refusal(error)
+    keys = [*table, *wrong]
     others = error.error_count() - 1
     more = f" ({others} more after this)" if others else ""
     variable = ENVIRONMENT_PREFIX + "__".join(keys).upper()
