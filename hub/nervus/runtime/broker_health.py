@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nervus.runtime.brokers import MAX_CONNECTIONS, MAX_QUEUED_MESSAGES, Broker, brokers
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority, Identity
-from nervus.runtime.rights import session_of
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
-from nervus.wire import Packet
+
+if TYPE_CHECKING:
+    from nervus.wire import Packet
 
 DOCTOR: Final = "doctor"
 """As whom it asks them."""
@@ -32,10 +33,13 @@ def examine_brokers(state: StateFolder) -> Iterator[Finding]:
 
 
 async def _ask(broker: Broker, who: Identity) -> list[Finding]:
+    # A session takes half a second to load, which doctor need not wait for where no broker runs.
+    from nervus.runtime.rights import session_of  # noqa: PLC0415
+
     figures: dict[str, int] = {}
     complete = asyncio.Event()
 
-    async def take(packet: Packet) -> None:
+    async def take(packet: "Packet") -> None:
         figures[packet.topic] = int(packet.payload)
         # The last one asked for; that of what was dropped is there only once something was.
         if packet.topic == _CLIENTS:
