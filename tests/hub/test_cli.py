@@ -33,7 +33,8 @@ def nervus(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_version_names_the_product() -> None:
-    assert nervus("version").stdout == f"{NAME} {VERSION}\n"
+    for words in ("version", "--version"):
+        assert nervus(words).stdout == f"{NAME} {VERSION}\n"
 
 
 @pytest.mark.req("S4-71")
@@ -63,8 +64,10 @@ def test_every_command_has_help(command: str) -> None:
     result = nervus(*command.split(), "--help")
     assert result.returncode == 0
     assert "--state" in result.stdout
-    if command != "identity list":
-        assert f"nervus {command}" in result.stdout.partition("Examples")[2]
+    assert f"nervus {command}" in result.stdout.partition("Examples")[2]
+    # What looks like markup and is none would not be shown.
+    written = re.sub(r"\[/?bold\]", "", _loaded(command).help).replace("\\[", "[")
+    assert set(written.split()) <= set(result.stdout.split())
 
 
 def test_the_list_of_commands_says_of_each_what_its_own_help_begins_with() -> None:

@@ -44,10 +44,10 @@ def history(  # noqa: PLR0913 - each is an option
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Lines of JSON, in full.")] = False,
 ) -> None:
-    """Show what went over the core plane, in the order it was recorded.
+    r"""Show what went over the core plane, in the order it was recorded.
 
     Each message has a sequence that rises by one within its scope. Removed by age and size, see
-    [history] in nervus.toml.
+    \[history] in nervus.toml.
 
     [bold]Examples[/bold]
 

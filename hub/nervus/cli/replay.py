@@ -48,9 +48,9 @@ def replay(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Run what was recorded again: as it was, or also with other settings, and show the difference.
+    r"""Run what was recorded again, as it was or with other settings, and show the difference.
 
-    Needs journals: `enabled = true` under [journal] in nervus.toml. A plane runs from its start,
+    Needs journals: `enabled = true` under \[journal] in nervus.toml. A plane runs from its start,
     so that it knows what it knew then; only what came of the range is compared. Exit code 1: the
     recorded run could not be repeated exactly.
 
