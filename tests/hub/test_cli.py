@@ -179,6 +179,18 @@ def test_issue_copies_everything_a_board_needs(house: House, tmp_path: Path) -> 
     assert re.search(r"broker-core +\(broker\)", listed)
 
 
+@pytest.mark.parametrize("out", ["/proc/none", "/dev/null"])
+def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_issued(
+    house: House, out: str
+) -> None:
+    arguments = ["lamp", "--role", "consumer", "--out", out, "--state", str(house.state.path)]
+    result = nervus("identity", "issue", *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: nothing can be written there (")
+    assert f"where: {out}\nto do: name a folder" in result.stderr
+    assert house.authority.find("lamp") is None
+
+
 def verdicts(findings: list[Finding]) -> dict[str, Verdict]:
     return {finding.what: finding.verdict for finding in findings}
 

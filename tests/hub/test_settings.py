@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_the_old_content_and_is_told_with_the_files_name(
     path = tmp_path / "list"
     write_private(path, "old")
     (tmp_path / f".list.{os.getpid()}.new").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'$"):
         write_private(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
