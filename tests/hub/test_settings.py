@@ -152,6 +152,27 @@ def test_creating_a_state_folder_twice_changes_nothing(tmp_path: Path) -> None:
     assert StateFolder.open(path) == state
 
 
+def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(
+        StateFolderError, match=rf"other things lie here.*--state {tmp_path}/nervus"
+    ):
+        StateFolder.create(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert [each.name for each in tmp_path.iterdir()] == ["letters"]
+
+
+@pytest.mark.parametrize("first", ["nervus.toml", "policy.toml", "reflexes", "ca", "lost+found"])
+def test_a_folder_that_was_prepared_or_just_mounted_or_begun_is_completed(
+    tmp_path: Path, first: str
+) -> None:
+    (tmp_path / first).mkdir()
+    state = StateFolder.create(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+    assert state.run.is_dir()
+
+
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     with pytest.raises(StateFolderError, match=r"a file stands.*--state"):

@@ -13,6 +13,8 @@ from nervus.runtime.files import make_private_folder
 
 BrokerName = Literal["spinal", "core"]
 BROKERS: Final[tuple[BrokerName, ...]] = ("spinal", "core")
+_OURS: Final = frozenset({"nervus.toml", "policy.toml", "reflexes", "ca"})
+"""One of them lies in each state folder: people prepare the first three, `ca` is made first."""
 
 
 class StateFolderError(UsageError):
@@ -38,12 +40,19 @@ class StateFolder:
         """Create the folder tree with mode 0700, or complete an existing one.
 
         Raises:
-            StateFolderError: The path is a file, another user's, or the user may not write there.
+            StateFolderError: The path is a file, another user's, the user may not write there, or
+                other things lie there.
         """
         state = cls(path.absolute())
         if foreign := state.foreign():
             raise foreign
         try:
+            if state._is_something_else():
+                raise StateFolderError(
+                    "other things lie here, and a state folder is private as a whole",
+                    where=str(state.path),
+                    hint=f"name a folder of its own: --state {shlex.quote(f'{state.path}/nervus')}",
+                )
             for folder in state._folders():
                 make_private_folder(folder)
         except (FileExistsError, NotADirectoryError) as error:
@@ -115,6 +124,12 @@ class StateFolder:
                 hint=f"give them back, if sudo made them: {mend}",
             )
         return None
+
+    def _is_something_else(self) -> bool:
+        if not self.path.is_dir():
+            return False
+        names = {each.name for each in self.path.iterdir()} - {"lost+found"}
+        return bool(names) and names.isdisjoint(_OURS)
 
     def _unreadable(self, me: int) -> list[Path]:
         """What lies in this folder, is another user's, and closed to this one."""
