@@ -250,6 +250,25 @@ def test_doctor_tells_expiring_from_expired(house: House) -> None:
     assert findings["identity dead"].hint == "run: nervus identity issue dead --role consumer"
 
 
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ("[brainstem]\nwindow_ms = 'many'", "brainstem.window_ms: input should be a valid integer"),
+        ("[history]\nkeep_dayz = 3", "history.keep_dayz: there is no such setting"),
+        ("[reliable]\nx = 3", "reliable.x: there is no such setting"),
+    ],
+)
+def test_doctor_tells_a_setting_that_a_plane_would_refuse(
+    house: House, table: str, found: str
+) -> None:
+    path = house.state.settings_file
+    path.write_text(f"{path.read_text()}{table}\n")
+    line = len(path.read_text().splitlines())
+    (finding,) = (each for each in examine(house.state.path) if each.what == "settings")
+    assert finding.verdict is Verdict.FAILURE
+    assert finding.found.startswith(f"{path}:{line}: {found}")
+
+
 def test_doctor_tells_an_authority_that_cannot_issue(house: House) -> None:
     (house.state.ca / "key.pem").unlink()
     findings = {finding.what: finding for finding in examine(house.state.path)}

@@ -7,7 +7,7 @@ import secrets
 import socket
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,11 +20,13 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from nervus.bus import JournalSettings
+from nervus.bus import JournalSettings, Plane
 from nervus.errors import NervusError, UsageError, first_refusal
 from nervus.runtime.files import write_private
 from nervus.runtime.state import BrokerName, StateFolder
 from nervus.wire.topic import level
+
+Table = TypeVar("Table", bound=BaseModel)
 
 ENVIRONMENT_PREFIX: Final = "NERVUS_"
 # Below the range from which the kernel takes ports for outgoing connections (32768 …), so that
@@ -287,6 +289,19 @@ def _listen(host: str, port: int) -> None:
         probe.bind((host, port))
         # Two sockets may share an address until one of them listens.
         probe.listen(1)
+
+
+def plane_table(path: Path, plane: Plane, model: type[Table]) -> Table:
+    """Read a plane's own table of `nervus.toml`.
+
+    Raises:
+        SettingsError: As `Settings.load`, or the table breaks a rule of the plane.
+    """
+    settings = Settings.load(path)
+    try:
+        return model(**getattr(settings, plane))
+    except ValidationError as error:
+        raise broken_rule(path, path.read_text(encoding="utf-8"), error, (plane,)) from error
 
 
 def broken_rule(
