@@ -248,10 +248,6 @@ class Session:
             except aiomqtt.MqttError as error:
                 self.counters.failures += 1
                 self._suffer("; ".join(filter(None, (str(error), to_do(_code(error))))))
-                _LOG.warning(
-                    "%s: %s at %s:%d: %s",
-                    self.identity, self.broker, self.address.host, self.address.port, self.trouble,
-                )  # fmt: skip
             if self._clock() - started_ms >= self._limits.stable_ms:
                 self._backoff.reset()
             if self._ending:
@@ -320,10 +316,15 @@ class Session:
         self._up.set()
 
     def _suffer(self, trouble: str | None) -> None:
-        if trouble != self.trouble:
-            self.trouble = trouble
-            if self._on_trouble is not None:
-                self._on_trouble(f"{self.identity} at {self.broker}", trouble)
+        """Tell a trouble once, not with each of the attempts that a night has."""
+        if trouble == self.trouble:
+            return
+        self.trouble = trouble
+        level = logging.INFO if trouble is None else logging.WARNING
+        where = f"{self.identity}: {self.broker} at {self.address.host}:{self.address.port}"
+        _LOG.log(level, "%s: %s", where, trouble or "all is well again")
+        if self._on_trouble is not None:
+            self._on_trouble(f"{self.identity} at {self.broker}", trouble)
 
     async def _subscribe(self, client: Client) -> None:
         if not self._filters:
@@ -463,7 +464,6 @@ class Session:
         """Let what the broker had no room for be sent again, in its order."""
         trouble = f"no room for {len(self._refused)} messages: {to_do(QUOTA_EXCEEDED)}"
         self._suffer(trouble)
-        _LOG.warning("%s: %s has %s", self.identity, self.broker, trouble)
         for message in reversed(self._refused):
             self._settle_shed(self._outbox.put_back(message))
         self._refused.clear()
