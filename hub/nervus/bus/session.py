@@ -134,6 +134,10 @@ class Session:
         )
 
     @property
+    def _who(self) -> str:
+        return f"{self.identity} at {self.broker}"
+
+    @property
     def connected(self) -> bool:
         """Whether the session is connected and subscribed."""
         return self._up.is_set()
@@ -163,7 +167,9 @@ class Session:
         self._on_connect = on_connect or self._on_connect
 
     def tell_trouble(self, on_trouble: OnTrouble | None) -> None:
-        """Have each change of `trouble` told."""
+        """Have each change of `trouble` told; whoever was told before hears that it is over."""
+        if self._on_trouble is not None and self.trouble is not None:
+            self._on_trouble(self._who, None)
         self._on_trouble = on_trouble
 
     def post(self, message: Outgoing) -> None:
@@ -324,7 +330,7 @@ class Session:
         where = f"{self.identity}: {self.broker} at {self.address.host}:{self.address.port}"
         _LOG.log(level, "%s: %s", where, trouble or "all is well again")
         if self._on_trouble is not None:
-            self._on_trouble(f"{self.identity} at {self.broker}", trouble)
+            self._on_trouble(self._who, trouble)
 
     async def _subscribe(self, client: Client) -> None:
         if not self._filters:
