@@ -1,6 +1,14 @@
 """The base of every error a person is meant to read."""
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_RULES: Final = {
+    "extra_forbidden": "there is no such setting",
+    "missing": "this setting is required",
+}
 
 
 class NervusError(Exception):
@@ -29,3 +37,14 @@ class UsageError(NervusError):
     """The caller or the configuration asks for something that is not possible."""
 
     exit_code = 2
+
+
+def first_refusal(error: "ValidationError") -> tuple[list[str], str]:
+    """Of all that a model refused: the keys that lead to the first, and the rule that it breaks.
+
+    A misspelt key also leaves the right one missing; the misspelling is what to correct.
+    """
+    first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    rule = _RULES.get(first["type"]) or first["msg"].removeprefix("Value error, ").rstrip(".")
+    # Not all of it in small letters: it may name values.
+    return [str(part) for part in first["loc"]], rule[:1].lower() + rule[1:]

@@ -99,8 +99,8 @@ async def test_whoever_uses_a_session_ends_that_is_told_so_as_the_session_does(
             using.cancel()
 
     async def use() -> None:
-        async with session_of(who, core):
-            pass
+        async with session_of(who, core) as session:
+            await session.wait_connected()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Session, "run", run)

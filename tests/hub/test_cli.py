@@ -33,7 +33,8 @@ def nervus(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_version_names_the_product() -> None:
-    assert nervus("version").stdout == f"{NAME} {VERSION}\n"
+    for words in ("version", "--version"):
+        assert nervus(words).stdout == f"{NAME} {VERSION}\n"
 
 
 @pytest.mark.req("S4-71")
@@ -63,8 +64,10 @@ def test_every_command_has_help(command: str) -> None:
     result = nervus(*command.split(), "--help")
     assert result.returncode == 0
     assert "--state" in result.stdout
-    if command != "identity list":
-        assert f"nervus {command}" in result.stdout.partition("Examples")[2]
+    assert f"nervus {command}" in result.stdout.partition("Examples")[2]
+    # What looks like markup and is none would not be shown.
+    written = re.sub(r"\[/?bold\]", "", _loaded(command).help).replace("\\[", "[")
+    assert set(written.split()) <= set(result.stdout.split())
 
 
 def test_the_list_of_commands_says_of_each_what_its_own_help_begins_with() -> None:
@@ -176,6 +179,18 @@ def test_issue_copies_everything_a_board_needs(house: House, tmp_path: Path) -> 
     assert re.search(r"broker-core +\(broker\)", listed)
 
 
+@pytest.mark.parametrize("out", ["/proc/none", "/dev/null"])
+def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_issued(
+    house: House, out: str
+) -> None:
+    arguments = ["lamp", "--role", "consumer", "--out", out, "--state", str(house.state.path)]
+    result = nervus("identity", "issue", *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: nothing can be written there (")
+    assert f"where: {out}\nto do: name a folder" in result.stderr
+    assert house.authority.find("lamp") is None
+
+
 def verdicts(findings: list[Finding]) -> dict[str, Verdict]:
     return {finding.what: finding.verdict for finding in findings}
 
@@ -233,6 +248,33 @@ def test_doctor_tells_expiring_from_expired(house: House) -> None:
     assert findings["identity ageing"].verdict is Verdict.WARNING
     assert findings["identity dead"].verdict is Verdict.FAILURE
     assert findings["identity dead"].hint == "run: nervus identity issue dead --role consumer"
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        ("[brainstem]\nwindow_ms = 'many'", "brainstem.window_ms: input should be a valid integer"),
+        ("[history]\nkeep_dayz = 3", "history.keep_dayz: there is no such setting"),
+        ("[reliable]\nx = 3", "reliable.x: there is no such setting"),
+    ],
+)
+def test_doctor_tells_a_setting_that_a_plane_would_refuse(
+    house: House, table: str, found: str
+) -> None:
+    path = house.state.settings_file
+    path.write_text(f"{path.read_text()}{table}\n")
+    line = len(path.read_text().splitlines())
+    (finding,) = (each for each in examine(house.state.path) if each.what == "settings")
+    assert finding.verdict is Verdict.FAILURE
+    assert finding.found.startswith(f"{path}:{line}: {found}")
+
+
+def test_doctor_tells_an_authority_that_cannot_issue(house: House) -> None:
+    (house.state.ca / "key.pem").unlink()
+    findings = {finding.what: finding for finding in examine(house.state.path)}
+    assert findings["certificates"].verdict is Verdict.FAILURE
+    assert "the local authority cannot be used" in findings["certificates"].found
+    assert "restore it from a backup" in findings["certificates"].hint
 
 
 def test_doctor_reports_a_file_that_cannot_be_read_and_goes_on(house: House) -> None:

@@ -55,7 +55,7 @@ def nervus(*words: str, columns: int = 200, **env: str) -> str:
 def refused(house: House, *rejects: Reject) -> tuple[str, str]:
     """A quarantine that holds these; returns the words to read it by."""
     with closing(sqlite3.connect(house.state.data / "reflect.db")) as database:
-        database.executescript(SCHEMA + ONCE)
+        database.executescript(f"{SCHEMA}{ONCE}; PRAGMA user_version = 2")
         keep(database, rejects, 100)
         database.commit()
     return "--state", str(house.state.path)

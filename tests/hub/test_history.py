@@ -200,6 +200,7 @@ def test_pages_follow_each_other(table: Table) -> None:
         ({"from_ms": 5, "to_ms": 5}, "ends before it begins"),
         ({"limit": 10_001}, "limit: .*10000"),
         ({"from_ms": -1}, "from_ms"),
+        ({"plane": "x"}, "plane: input should be 'bs', 'th', 'D', 'C' or 'E'"),
         ({"channel": "smell"}, "no channel 'smell'; one of auditory"),
         ({"contract": "Odor"}, "no contract 'Odor'"),
         ({"colour": "red"}, "colour"),

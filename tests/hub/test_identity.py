@@ -253,6 +253,43 @@ def test_an_authority_whose_files_do_not_match_is_refused(
         authority.issue("console", "operator")
 
 
+def test_an_authority_that_lost_its_key_is_not_replaced_by_another(
+    authority: Authority, state: StateFolder
+) -> None:
+    authority.issue("console", "operator")
+    (state.ca / "key.pem").unlink()
+    certificate = (state.ca / "cert.pem").read_bytes()
+    with pytest.raises(AuthorityError, match=r"key\.pem.*restore it from a backup"):
+        Authority.create(state)
+    with pytest.raises(AuthorityError, match=r"key\.pem"):
+        authority.check()
+    assert (state.ca / "cert.pem").read_bytes() == certificate
+
+
+def test_a_list_of_identities_that_was_lost_readmits_nobody(
+    authority: Authority, state: StateFolder
+) -> None:
+    authority.issue("thief", "operator")
+    authority.revoke("thief")
+    state.registry_file.unlink()
+    for use in (lambda: Authority.create(state), authority.write_revocation_list, authority.check):
+        with pytest.raises(AuthorityError, match="list of identities is missing; restore it"):
+            use()
+    assert not state.registry_file.exists()
+
+
+@pytest.mark.parametrize("written", ["cert.pem", "../identities.json"])
+def test_an_authority_whose_making_was_interrupted_is_made_at_the_next_start(
+    tmp_path: Path, state: StateFolder, written: str
+) -> None:
+    other = StateFolder.create(tmp_path / "other")
+    Authority.create(other)
+    (state.ca / written).write_bytes((other.ca / written).read_bytes())
+    Authority(state).check()
+    authority = Authority.create(state)
+    assert authority.problem(authority.issue("console", "operator")) is None
+
+
 def test_a_damaged_registry_is_refused_and_left_alone(
     authority: Authority, state: StateFolder
 ) -> None:

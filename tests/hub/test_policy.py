@@ -347,6 +347,7 @@ def test_a_wrong_policy_file_names_file_line_and_rule(text: str, where: str, wha
         parse(text.encode(), "policy.toml")
     assert caught.value.where == where
     assert caught.value.what.startswith(what)
+    assert "nothing is allowed until it is right" in caught.value.hint
 
 
 def test_a_policy_file_is_read_and_named_by_version_and_content(tmp_path: Path) -> None:

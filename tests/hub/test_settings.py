@@ -63,17 +63,40 @@ def test_the_environment_wins_over_the_file(
         ("port = 21001", "port = 70000", 4, "spinal.port: .*less than or equal to 65535"),
         ("port = 21002", 'port = "x"', 7, "core.port: .*valid integer"),
         ("port = 21002", "prot = 21002", 7, "core.prot: there is no such setting"),
+        ("port = 21002", "port = 21001", None, "brokers: both listen on port 21001"),
         ("[brainstem]", "[brianstem]", 9, "brianstem: there is no such setting"),
         ("window_ms = 250", "window_ms = = 250", 10, "not valid TOML"),
     ],
 )
 def test_a_wrong_setting_names_file_line_and_rule(
-    tmp_path: Path, old: str, new: str, line: int, rule: str
+    tmp_path: Path, old: str, new: str, line: int | None, rule: str
 ) -> None:
     assert old in GOOD
     with pytest.raises(SettingsError, match=rule) as caught:
         load(tmp_path, GOOD.replace(old, new))
-    assert caught.value.where == f"{tmp_path / 'nervus.toml'}:{line}"
+    path = tmp_path / "nervus.toml"
+    assert caught.value.where == (f"{path}:{line}" if line else str(path))
+
+
+@pytest.mark.parametrize(
+    ("spinal", "core", "apart"),
+    [
+        ("192.168.1.2", "127.0.0.1", True),
+        ("0.0.0.0", "127.0.0.1", False),  # noqa: S104  not bound
+        ("192.168.1.2", "::", False),
+    ],
+)
+def test_brokers_share_a_port_only_on_addresses_of_their_own(
+    tmp_path: Path, spinal: str, core: str, *, apart: bool
+) -> None:
+    text = GOOD.replace("21002", "21001")
+    for broker, host in (("spinal", spinal), ("core", core)):
+        text = text.replace(f"[brokers.{broker}]", f'[brokers.{broker}]\nhost = "{host}"')
+    if apart:
+        assert load(tmp_path, text).brokers.core.port == 21001
+        return
+    with pytest.raises(SettingsError, match="both listen"):
+        load(tmp_path, text)
 
 
 def test_a_missing_setting_names_the_file(tmp_path: Path) -> None:
@@ -89,6 +112,15 @@ def test_a_wrong_variable_is_named_instead_of_a_line(
     with pytest.raises(SettingsError, match="'one' or 'separate'") as caught:
         load(tmp_path, GOOD)
     assert caught.value.where == "environment variable NERVUS_PROCESSES"
+
+
+def test_a_variable_that_should_be_json_and_is_not_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NERVUS_BROKERS", "{")
+    with pytest.raises(SettingsError, match="brokers: not valid JSON; give one key") as caught:
+        load(tmp_path, GOOD)
+    assert caught.value.where == "environment variable NERVUS_BROKERS"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -118,6 +150,27 @@ def test_creating_a_state_folder_twice_changes_nothing(tmp_path: Path) -> None:
     assert StateFolder.create(path) == state
     assert sorted(path.rglob("*")) == before
     assert StateFolder.open(path) == state
+
+
+def test_a_folder_that_holds_other_things_is_left_alone(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(
+        StateFolderError, match=rf"other things lie here.*--state {tmp_path}/nervus"
+    ):
+        StateFolder.create(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert [each.name for each in tmp_path.iterdir()] == ["letters"]
+
+
+@pytest.mark.parametrize("first", ["nervus.toml", "policy.toml", "reflexes", "ca", "lost+found"])
+def test_a_folder_that_was_prepared_or_just_mounted_or_begun_is_completed(
+    tmp_path: Path, first: str
+) -> None:
+    (tmp_path / first).mkdir()
+    state = StateFolder.create(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+    assert state.run.is_dir()
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
@@ -164,7 +217,7 @@ def test_a_full_disk_leaves_the_old_content_and_is_told_with_the_files_name(
     path = tmp_path / "list"
     write_private(path, "old")
     (tmp_path / f".list.{os.getpid()}.new").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=rf"No space left on device: '{path}'"):
+    with pytest.raises(OSError, match=rf"No space left on device: '{path}'$"):
         write_private(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

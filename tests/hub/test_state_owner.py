@@ -15,11 +15,15 @@ from support import House
 NOBODY = pwd.getpwnam("nobody").pw_uid
 
 
-def become_root_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let this be root, and the folder somebody else's; returns whose."""
+def become_root_at(path: Path, monkeypatch: pytest.MonkeyPatch, *, sudo: bool) -> str:
+    """Let this be root, and the folder with all in it somebody else's; returns whose."""
     if os.getuid() == 0:
-        os.chown(path, NOBODY, -1)
+        for each in (path, *path.rglob("*")):
+            os.chown(each, NOBODY, -1)
     monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    if sudo:
+        monkeypatch.setenv("SUDO_UID", str(path.stat().st_uid))
     return pwd.getpwuid(path.stat().st_uid).pw_name
 
 
@@ -27,27 +31,53 @@ def contents(path: Path) -> dict[Path, float]:
     return {each: each.lstat().st_mtime for each in (path, *path.rglob("*"))}
 
 
+@pytest.mark.parametrize(
+    ("sudo", "how"), [(True, ", without sudo,"), (False, r" \(runuser -u; of a container: --user ")]
+)
 def test_root_leaves_nothing_in_a_users_state_folder(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, monkeypatch: pytest.MonkeyPatch, how: str, *, sudo: bool
 ) -> None:
     path = house.state.path
-    owner = become_root_at(path, monkeypatch)
+    owner = become_root_at(path, monkeypatch, sudo=sudo)
     before = contents(path)
-    told = rf"this state folder belongs to {owner}; run this as {owner}, without sudo"
+    told = rf"this state folder belongs to {owner}; run this as {owner}{how}"
     for take in (StateFolder.create, StateFolder.open):
         with pytest.raises(StateFolderError, match=told):
             take(path)
     assert contents(path) == before
 
 
-def test_root_makes_no_state_folder_where_a_user_is_at_home(
+def test_sudo_makes_no_state_folder_where_a_user_is_at_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    owner = become_root_at(tmp_path, monkeypatch)
+    owner = become_root_at(tmp_path, monkeypatch, sudo=True)
     path = tmp_path / "deep" / "state"
     with pytest.raises(StateFolderError, match=rf"root's, in a place of {owner}; .*without sudo"):
         StateFolder.create(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_root_of_a_container_uses_the_folder_it_was_given_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "state"
+    outside.mkdir()
+    become_root_at(outside, monkeypatch, sudo=False)
+    state = StateFolder.create(outside)
+    state.settings_file.touch()
+    found = Path.stat
+
+    def as_root_makes_it(each: Path, **options: bool) -> os.stat_result:
+        fields = found(each, **options)
+        owner = 0 if each == state.settings_file else fields.st_uid
+        return os.stat_result((*fields[:4], owner, *fields[5:]))
+
+    monkeypatch.setattr(Path, "stat", as_root_makes_it)
+    assert StateFolder.open(outside) == state
+    # … and sudo at the same place finds that it is a user's.
+    monkeypatch.setenv("SUDO_UID", "1000")
+    with pytest.raises(StateFolderError, match="without sudo"):
+        StateFolder.open(outside)
 
 
 def test_a_folder_of_root_or_of_another_is_told_with_the_command_that_mends_it(

@@ -20,7 +20,12 @@ from nervus.runtime.supervision import (
 )
 
 TIMING = Timing(
-    first_pause_ms=100, longest_pause_ms=1_000, healthy_ms=5_000, ready_ms=2_000, stop_ms=3_000
+    first_pause_ms=100,
+    longest_pause_ms=1_000,
+    healthy_ms=5_000,
+    ready_ms=2_000,
+    longest_ready_ms=16_000,
+    stop_ms=3_000,
 )
 
 
@@ -96,10 +101,56 @@ def test_a_child_that_is_not_ready_in_time_is_killed_and_started_again() -> None
     core = Supervision([["broker"]], TIMING)
     core.tick(0)
     assert core.next_ms() == 2_000
-    assert core.tick(2_000) == [Kill("broker")]
+    assert core.tick(2_000) == [Kill("broker", 2_000)]
     assert core.tick(2_001) == []
     core.step(Exited("broker", -9), 2_010)
     assert core.tick(2_110) == [Spawn("broker")]
+
+
+def test_children_that_starve_beside_each_other_come_up_in_the_end() -> None:
+    # Each needs the processor for 1 s of the 2 s it has; five of them share it.
+    core = Supervision([["a", "b", "c", "d", "e"]], TIMING)
+    used, now, kills = dict.fromkeys("abcde", 0.0), 0, 0
+    starting: set[str] = set()
+    effects = core.tick(now)
+    while not core.all_ready:
+        for effect in effects:
+            match effect:
+                case Spawn(name):
+                    starting.add(name)
+                    used[name] = 0.0
+                case Kill(name):
+                    kills += 1
+                    starting.remove(name)
+                    core.step(Exited(name, -9), now)
+        now += 10
+        assert now < 60_000, "they starve forever"
+        for name in sorted(starting):
+            used[name] += 10 / len(starting)
+        for name in [name for name in sorted(starting) if used[name] >= 1_000]:
+            starting.remove(name)
+            core.step(Ready(name), now)
+        effects = core.tick(now)
+    assert kills
+
+
+def test_the_time_to_become_ready_grows_to_its_longest_and_falls_back_once_ready() -> None:
+    core = Supervision([["a"]], TIMING)
+    core.tick(0)
+    allowed: list[int] = []
+    while len(allowed) < 5:
+        due = core.next_ms()
+        assert due is not None
+        match core.tick(due):
+            case [Kill(_, after_ms)]:
+                allowed.append(after_ms)
+                core.step(Exited("a", -9), due)
+    assert allowed == [2_000, 4_000, 8_000, 16_000, 16_000]
+    assert core.tick(due + 1_000) == [Spawn("a")]
+    core.step(Ready("a"), due + 2_000)
+    core.step(Exited("a", 1), due + 2_001)
+    core.tick(due + 3_001)
+    assert core.next_ms() == due + 5_001
 
 
 def test_stopping_goes_from_the_services_to_the_brokers() -> None:
@@ -117,7 +168,7 @@ def test_a_child_that_does_not_stop_in_time_is_killed() -> None:
     core.step(Stop(), 1_000)
     core.step(Exited("b", 0), 1_100)
     assert core.next_ms() == 4_000
-    assert core.tick(4_000) == [Kill("a")]
+    assert core.tick(4_000) == [Kill("a", 3_000)]
     assert core.step(Exited("a", -9), 4_010) == [Terminate("broker")]
 
 

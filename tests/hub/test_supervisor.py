@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -137,6 +138,17 @@ async def test_a_child_that_ignores_the_request_to_stop_is_killed(tmp_path: Path
     assert not process_lives(pid)
 
 
+async def test_a_child_that_is_not_ready_in_time_is_told_with_that_time(tmp_path: Path) -> None:
+    code = "import time; print('I hang', flush=True); time.sleep(60)"
+    timing = Timing(first_pause_ms=50, ready_ms=300, longest_ready_ms=60_000)
+    supervisor = Supervisor([python("slow", code)], tmp_path / "status.json", timing)
+    async with running(supervisor):
+        # The first times it has not come to say so.
+        await until(lambda: supervisor.status()[0].trouble.endswith("s): I hang"))
+        told = supervisor.status()[0].trouble
+    assert re.fullmatch(r"ended \(not ready after [0-9.]+ s\): I hang", told)
+
+
 async def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
     note = tmp_path / "grandchild"
     code = f"""
@@ -158,6 +170,7 @@ async def test_a_program_that_does_not_exist_is_tried_again_and_told(
     supervisor = Supervisor([Child("x", ("/nonexistent",))], tmp_path / "status.json", QUICK)
     async with running(supervisor):
         await until(lambda: supervisor.status()[0].restarts >= 2)
+        assert supervisor.status()[0].trouble == "cannot be started: No such file or directory"
     assert "x cannot be started" in caplog.text
 
 

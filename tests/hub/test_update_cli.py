@@ -1,7 +1,9 @@
 """`nervus update` where no service has to run: keys, packs, what is refused, how it is shown."""
 
+import errno
 import getpass
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -123,11 +125,26 @@ def test_a_key_is_never_written_over(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     create_key(file)
     content = file.read_bytes()
-    for path in (file, tmp_path / "nowhere" / "key.pem"):
-        with pytest.raises(SigningKeyError, match="cannot be written") as caught:
+    nowhere = tmp_path / "nowhere" / "key.pem"
+    for path, rule in ((file, "a file already; .*never replaced"), (nowhere, "cannot be written")):
+        with pytest.raises(SigningKeyError, match=rule) as caught:
             create_key(path)
         assert "--key" in caught.value.hint
     assert file.read_bytes() == content
+
+
+def test_a_full_disk_leaves_no_half_of_a_key_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path, fsync = tmp_path / "key.pem", os.fsync
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SigningKeyError, match=r"No space left on device\); make room"):
+        create_key(path)
+    monkeypatch.setattr(os, "fsync", fsync)
+    create_key(path)
 
 
 def test_the_firmware_is_packed_whole_and_the_same_again(house: House, tmp_path: Path) -> None:
@@ -302,6 +319,15 @@ def test_without_a_record_status_says_when_there_will_be_one(house: House) -> No
     with pytest.raises(NervusError, match="nothing is known of updates yet") as caught:
         run(house, "status")
     assert "nervus up" in caught.value.hint
+    # As the service leaves it for the moment between making the file and what is in it.
+    (house.state.data / "updates.db").touch()
+    with pytest.raises(NervusError, match="nothing is known of updates yet"):
+        run(house, "status")
+    with pytest.raises(UsageError, match="there is no roll-out"):
+        run(house, "stop", ID)
     (house.state.data / "updates.db").write_bytes(b"rubbish" * 1000)
     with pytest.raises(NervusError, match="cannot be read"):
         read_record(house.state.data)
+    # Not 'there is no roll-out', nor boards of which nothing is known.
+    with pytest.raises(NervusError, match="cannot be read"):
+        run(house, "stop", ID)

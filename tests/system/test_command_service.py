@@ -45,8 +45,16 @@ async def serving(running_house: House) -> AsyncIterator[House]:
         yield house
 
 
+TROUBLES: dict[str, str | None] = {}
+"""What `nervus status` would say that the parts suffer from."""
+
+
 def context(house: House, ready: asyncio.Event) -> ServiceContext:
-    return ServiceContext("command", house.settings, house.state, now_ms(), 1, ready.set)
+    TROUBLES.clear()
+    return ServiceContext(
+        "command", house.settings, house.state, now_ms(), 1, ready.set,
+        on_trouble=TROUBLES.__setitem__,
+    )  # fmt: skip
 
 
 @pytest.mark.req("S0-6", "S1-73", "S3-63")
@@ -105,6 +113,7 @@ async def test_a_policy_file_that_goes_wrong_stops_everything_until_it_is_right(
         await board.begin()
         write_private(serving.state.policy_file, POLICY.replace("deny", "perhaps"))
         await until(lambda: "nothing is allowed" in caplog.text)
+        assert "nothing is allowed until it is right" in (TROUBLES["policy"] or "")
         first, second = action_id(now_ms()), action_id(now_ms())
         operator.send(Ask(first).sent(now_ms(), operator.mint))
         outcome = await until(lambda: operator.outcomes().get(first))
@@ -113,6 +122,7 @@ async def test_a_policy_file_that_goes_wrong_stops_everything_until_it_is_right(
         caplog.clear()
         write_private(serving.state.policy_file, POLICY)
         await until(lambda: "is in force" in caplog.text)
+        assert TROUBLES["policy"] is None
         operator.send(Ask(second).sent(now_ms(), operator.mint))
         outcome = await until(lambda: operator.outcomes().get(second))
         assert outcome["payload"]["status"] == "succeeded"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from nervus.bus.address import BrokerAddress
 from nervus.bus.journal_settings import JournalSettings
 from nervus.bus.shard import Shard
-from nervus.errors import UsageError
+from nervus.errors import UsageError, first_refusal
 from nervus.wire import TopicSpec
 from nervus.wire.raw import RawGrant
 
@@ -121,10 +121,9 @@ def plane_settings(context: Context, plane: Plane, model: type[Settings]) -> Set
     try:
         return model(**context.table(plane))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
+        keys, rule = first_refusal(error)
         raise UsageError(
-            f"{name}: {first['msg'].lower()}",
+            f"{'.'.join(keys)}: {rule}",
             where=f"[{plane}] in nervus.toml",
             hint="correct this setting; the plane's README explains each",
         ) from error

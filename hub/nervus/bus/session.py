@@ -28,6 +28,7 @@ from nervus.bus.errors import (
 from nervus.bus.failure import first_failure
 from nervus.bus.outbox import Outbox, Outgoing
 from nervus.bus.reasons import NO_SUBSCRIBERS, NOT_AUTHORIZED, PASSING, QUOTA_EXCEEDED, to_do
+from nervus.tasks import cancel_and_wait
 from nervus.wire import Packet
 
 OnPacket = Callable[[Packet], Awaitable[None]]
@@ -133,6 +134,10 @@ class Session:
         )
 
     @property
+    def _who(self) -> str:
+        return f"{self.identity} at {self.broker}"
+
+    @property
     def connected(self) -> bool:
         """Whether the session is connected and subscribed."""
         return self._up.is_set()
@@ -162,7 +167,9 @@ class Session:
         self._on_connect = on_connect or self._on_connect
 
     def tell_trouble(self, on_trouble: OnTrouble | None) -> None:
-        """Have each change of `trouble` told."""
+        """Have each change of `trouble` told; whoever was told before hears that it is over."""
+        if self._on_trouble is not None and self.trouble is not None:
+            self._on_trouble(self._who, None)
         self._on_trouble = on_trouble
 
     def post(self, message: Outgoing) -> None:
@@ -236,12 +243,7 @@ class Session:
             # Said before the tasks are cancelled: a cancellation that comes together with a result
             # or with the end of a link is lost, in `wait_for` and `TaskGroup` of Python 3.11.
             self._ending = True
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    task.result()
+            await cancel_and_wait(*tasks)
         raise AssertionError("a session ends by cancellation or by an error")
 
     async def _stay_connected(self) -> Never:
@@ -252,10 +254,6 @@ class Session:
             except aiomqtt.MqttError as error:
                 self.counters.failures += 1
                 self._suffer("; ".join(filter(None, (str(error), to_do(_code(error))))))
-                _LOG.warning(
-                    "%s: %s at %s:%d: %s",
-                    self.identity, self.broker, self.address.host, self.address.port, self.trouble,
-                )  # fmt: skip
             if self._clock() - started_ms >= self._limits.stable_ms:
                 self._backoff.reset()
             if self._ending:
@@ -324,10 +322,15 @@ class Session:
         self._up.set()
 
     def _suffer(self, trouble: str | None) -> None:
-        if trouble != self.trouble:
-            self.trouble = trouble
-            if self._on_trouble is not None:
-                self._on_trouble(f"{self.identity} at {self.broker}", trouble)
+        """Tell a trouble once, not with each of the attempts that a night has."""
+        if trouble == self.trouble:
+            return
+        self.trouble = trouble
+        level = logging.INFO if trouble is None else logging.WARNING
+        where = f"{self.identity}: {self.broker} at {self.address.host}:{self.address.port}"
+        _LOG.log(level, "%s: %s", where, trouble or "all is well again")
+        if self._on_trouble is not None:
+            self._on_trouble(self._who, trouble)
 
     async def _subscribe(self, client: Client) -> None:
         if not self._filters:
@@ -467,7 +470,6 @@ class Session:
         """Let what the broker had no room for be sent again, in its order."""
         trouble = f"no room for {len(self._refused)} messages: {to_do(QUOTA_EXCEEDED)}"
         self._suffer(trouble)
-        _LOG.warning("%s: %s has %s", self.identity, self.broker, trouble)
         for message in reversed(self._refused):
             self._settle_shed(self._outbox.put_back(message))
         self._refused.clear()

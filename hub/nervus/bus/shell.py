@@ -184,6 +184,8 @@ class Shell:
             raise first_failure(group) from group
         finally:
             self._clock.stop()
+            for session in self._sessions.values():
+                session.tell_trouble(None)
         raise AssertionError("a shell ends by cancellation or by an error")
 
     async def _recall(self) -> None:

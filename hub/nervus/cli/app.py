@@ -6,7 +6,7 @@ A command's module is imported when it is called: what one command needs, anothe
 import errno
 import sys
 from importlib import import_module
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -42,10 +42,7 @@ COMMANDS: Final = {
     ),
     "replay": (
         "nervus.cli.replay:replay",
-        (
-            "Run what was recorded again: as it was, or also with other settings, "
-            "and show the difference."
-        ),
+        "Run what was recorded again, as it was or with other settings, and show the difference.",
     ),
     "topics": (
         "nervus.cli.topics:topics",
@@ -159,6 +156,23 @@ for _first, _commands in _groups.items():
 def version() -> None:
     """Print the version."""
     typer.echo(f"{NAME} {VERSION}")
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - called by typer
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Nothing but `--version` is for all commands."""
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +18,7 @@ from nervus.cli.moments import moment
 from nervus.cli.options import State
 from nervus.errors import UsageError
 from nervus.history import Archive, Query, Recorded, every
-from nervus.runtime.settings import Settings, broken_rule
+from nervus.runtime.settings import plane_table
 from nervus.runtime.state import StateFolder
 from nervus.wire.plain import plain
 
@@ -44,10 +43,10 @@ def history(  # noqa: PLR0913 - each is an option
     follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Lines of JSON, in full.")] = False,
 ) -> None:
-    """Show what went over the core plane, in the order it was recorded.
+    r"""Show what went over the core plane, in the order it was recorded.
 
     Each message has a sequence that rises by one within its scope. Removed by age and size, see
-    [history] in nervus.toml.
+    \[history] in nervus.toml.
 
     [bold]Examples[/bold]
 
@@ -74,20 +73,13 @@ def history(  # noqa: PLR0913 - each is an option
 @contextmanager
 def _source(folder: StateFolder) -> Iterator[Get]:
     """Asks the hub where it runs; else the store itself."""
-    client = ApiClient(_api(folder).path(folder.run))
+    api = plane_table(folder.settings_file, "api", ApiSettings)
+    client = ApiClient(api.path(folder.run))
     if client.answers():
         yield partial(_asked, client)
         return
     with Archive.open(folder.data / "history.db") as archive:
         yield archive.get
-
-
-def _api(folder: StateFolder) -> ApiSettings:
-    path = folder.settings_file
-    try:
-        return ApiSettings(**Settings.load(path).api)
-    except ValidationError as error:
-        raise broken_rule(path, path.read_text(encoding="utf-8"), error, ("api",)) from error
 
 
 def _asked(client: ApiClient, query: Query) -> list[Recorded]:

@@ -11,7 +11,14 @@ from nervus.runtime.state import StateFolder
 
 
 def list_identities(state: State) -> None:
-    """List who takes part, in which role, and until when, and who was revoked."""
+    """List who takes part, in which role, and until when, and who was revoked.
+
+    [bold]Examples[/bold]
+
+      nervus identity list
+
+      nervus identity list --state /tmp/house
+    """
     folder = StateFolder.open(state)
     authority = Authority.create(folder)
     table = Table("name", "role", "scope", "expires", "remark", box=None, pad_edge=False)

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from nervus.cli.clean import IDENTITY
 from nervus.cli.log import sessions_at
-from nervus.cli.options import State
+from nervus.cli.options import State, output_folder
 from nervus.runtime.clean import CleanError, Search, clean
-from nervus.runtime.files import make_private_folder, write_private
+from nervus.runtime.files import write_private
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.revocation import revoke as revoke_identity
 from nervus.runtime.rights import RightsError, refresh_rights
@@ -49,13 +49,14 @@ def issue(
     folder = StateFolder.open(state)
     settings = Settings.load(folder.settings_file)
     authority = Authority.create(folder)
+    target = None if out is None else output_folder(out)
     before = authority.find(name)
     identity = authority.issue(name, role, scope)
     # Until the new rights are in force, the broker denies what is tried.
     with sessions_at(logging.ERROR):
         told = asyncio.run(refresh_rights(folder, settings, authority, IDENTITY))
-    if out is not None:
-        identity = _copy(identity, out)
+    if target is not None:
+        identity = _copy(identity, target)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold green]Issued[/] {name} as {role}{f' of {scope}' if scope else ''}.")
     for label, path in (("key", identity.key), ("cert", identity.cert), ("ca", identity.ca)):
@@ -154,10 +155,7 @@ def _preference(spec: TopicSpec) -> tuple[bool, bool]:
     return spec.name != "gated_relay", "core" not in spec.brokers
 
 
-def _copy(identity: Identity, out: Path) -> Identity:
-    target = out.absolute()
-    if not target.exists():
-        make_private_folder(target)
+def _copy(identity: Identity, target: Path) -> Identity:
     for source in sorted(identity.folder.iterdir()):
         write_private(target / source.name, source.read_bytes())
     return replace(identity, folder=target)

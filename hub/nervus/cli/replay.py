@@ -13,7 +13,7 @@ from rich.table import Table
 
 from nervus.bus import JournalRun
 from nervus.cli.moments import moment
-from nervus.cli.options import State
+from nervus.cli.options import State, output_folder
 from nervus.runtime.divergence import Divergence, Saying
 from nervus.runtime.replay import (
     PLANES,
@@ -48,9 +48,9 @@ def replay(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Run what was recorded again: as it was, or also with other settings, and show the difference.
+    r"""Run what was recorded again, as it was or with other settings, and show the difference.
 
-    Needs journals: `enabled = true` under [journal] in nervus.toml. A plane runs from its start,
+    Needs journals: `enabled = true` under \[journal] in nervus.toml. A plane runs from its start,
     so that it knows what it knew then; only what came of the range is compared. Exit code 1: the
     recorded run could not be repeated exactly.
 
@@ -69,7 +69,7 @@ def replay(
     folder = StateFolder.open(state)
     found = _found(folder, from_ms, to_ms)
     if out is not None:
-        _write_logs(out, found, from_ms, to_ms)
+        _write_logs(output_folder(out), found, from_ms, to_ms)
     began = time.monotonic()
     if changes:
         _show_divergences(diverge(found, from_ms, to_ms, changes), as_json=as_json)
@@ -92,7 +92,6 @@ def _found(folder: StateFolder, from_ms: int, to_ms: int) -> dict[str, list[Jour
 
 
 def _write_logs(out: Path, found: dict[str, list[JournalRun]], from_ms: int, to_ms: int) -> None:
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     for plane, journals in found.items():
         with (out / f"{plane}.log").open("wb") as log:
             for run in journals:

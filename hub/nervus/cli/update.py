@@ -26,12 +26,12 @@ from nervus.updates import (
     CHUNK_SIZE,
     DEVICES_LIMIT,
     OPEN,
+    NoUpdatesRecordError,
     Order,
     Orders,
     Pack,
     Seen,
     Stored,
-    UpdatesRecordError,
     check_version,
     read_pack_file,
     read_record,
@@ -233,7 +233,7 @@ def _own_version(firmware: Path) -> str:
 def _record(folder: StateFolder) -> Stored:
     try:
         return read_record(folder.data)
-    except UpdatesRecordError:
+    except NoUpdatesRecordError:
         return Stored((), (), ())
 
 

@@ -16,6 +16,7 @@ from rich.live import Live
 from nervus.about import NAME
 from nervus.demo.run import Demo, state_folder
 from nervus.demo.view import picture, progress_line, summary
+from nervus.tasks import cancel_and_wait
 
 REFRESH_S = 0.25
 LINE_EVERY_S = 2.0
@@ -88,9 +89,9 @@ async def _drawing(demo: Demo, console: Console, seconds: float | None) -> Async
     try:
         yield
     finally:
-        drawing.cancel()
         if live is not None:
             live.stop()
+        await cancel_and_wait(drawing)
 
 
 async def _pictures(demo: Demo, live: Live, seconds: float | None) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ from nervus.demo.parts import (
 from nervus.demo.script import Cast, Script
 from nervus.demo.tally import BoardView, Tally
 from nervus.errors import NervusError
-from nervus.reflect import Quarantine
+from nervus.reflect import NoQuarantineError, Quarantine
 from nervus.runtime.brokers import brokers
 from nervus.runtime.state import BrokerName
 from nervus.runtime.status import read_status
@@ -100,7 +100,7 @@ class Demo:
         for child in status["children"] if status else ():
             self.tally.parts[child["name"]] = (child["state"], child["restarts"])
         store = self._state.data / "reflect.db"
-        if store.is_file():
+        with suppress(NoQuarantineError):
             self.tally.rejects, self.tally.reject_lines = await asyncio.to_thread(_rejects, store)
 
     def _furnish(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nervus.errors import NervusError, UsageError
+from nervus.errors import NervusError, UsageError, first_refusal
 from nervus.wire.registries import channels
 from nervus.wire.topics import TOPICS
 
@@ -93,11 +93,8 @@ class Query(BaseModel):
         try:
             return cls(**fields)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            name = ".".join(map(str, first["loc"]))
-            rule = first["msg"].removeprefix("Value error, ")
-            text = f"{name}: {rule.lower()}" if name else rule
-            raise QueryError(text, hint="correct it") from error
+            keys, rule = first_refusal(error)
+            raise QueryError(": ".join((*keys, rule)), hint="correct it") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ version = 1
 """What a new installation's policy.toml says: nobody may do anything."""
 
 RULE_LIMIT: Final = 1_000
+_UNTIL_RIGHT: Final = "nothing is allowed until it is right"
 _TABLES: Final = ("rule", "raw")
 
 
@@ -147,7 +148,9 @@ def parse(data: bytes, name: str) -> Regime:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         stated = re.search(r"at line (\d+)", str(error))
         line = stated[1] if stated else data.count(b"\n") + 1
-        raise PolicyFileError(f"not valid TOML: {error}", where=f"{name}:{line}") from error
+        raise PolicyFileError(
+            f"not valid TOML: {error}", where=f"{name}:{line}", hint=_UNTIL_RIGHT
+        ) from error
     try:
         file = _File.model_validate(values)
     except ValidationError as error:
@@ -164,7 +167,9 @@ def _broken_rule(
     path = [str(part) for part in first["loc"]]
     if len(path) < 2 or path[0] not in _TABLES:  # noqa: PLR2004 - rule, its number
         line = _line_of(text.splitlines(), 0, path[:1])
-        return PolicyFileError(f"{path[0]}: {first['msg']}", where=f"{name}:{line}")
+        return PolicyFileError(
+            f"{path[0]}: {first['msg']}", where=f"{name}:{line}", hint=_UNTIL_RIGHT
+        )
     kind, number = path[0], int(path[1])
     rule = values[kind][number]
     title = rule.get("id") if isinstance(rule, dict) else None
@@ -172,7 +177,7 @@ def _broken_rule(
     return PolicyFileError(
         f"{kind} {title or number + 1}: {'.'.join(path[2:]) or kind}: {first['msg']}",
         where=f"{name}:{line}",
-        hint="nothing is allowed until it is right",
+        hint=_UNTIL_RIGHT,
     )
 
 
@@ -183,7 +188,7 @@ def _refuse_same_ids(kind: str, rules: tuple[Rule | RawRule, ...], text: str, na
             raise PolicyFileError(
                 f"{kind} {rule.id}: another {kind} has this id",
                 where=f"{name}:{_rule_lines(kind, text)[number] + 1}",
-                hint="give it another id",
+                hint=f"give it another id: {_UNTIL_RIGHT}",
             )
         seen.add(rule.id)
 

@@ -204,8 +204,9 @@ class CommandService:
         if (regime, problem) == self._seen:
             return []
         self._seen = regime, problem
+        self._context.trouble(IDENTITY, problem or None)
         if problem:
-            _LOG.error("nothing is allowed: %s", problem)
+            _LOG.error("%s", problem)
         else:
             _LOG.info("%s is in force", self._context.policy_file)
         return [RegimeChanged(regime)]

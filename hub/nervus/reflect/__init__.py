@@ -7,7 +7,7 @@ from nervus.late import late
 if TYPE_CHECKING:
     from nervus.reflect.core import EraseRetained, Keep, Reflect
     from nervus.reflect.machine import build
-    from nervus.reflect.quarantine import Quarantine
+    from nervus.reflect.quarantine import NoQuarantineError, Quarantine
     from nervus.reflect.reject import Reject
     from nervus.reflect.settings import ReflectSettings
 else:
@@ -16,7 +16,7 @@ else:
         {
             "core": ("EraseRetained", "Keep", "Reflect"),
             "machine": ("build",),
-            "quarantine": ("Quarantine",),
+            "quarantine": ("NoQuarantineError", "Quarantine"),
             "reject": ("Reject",),
             "settings": ("ReflectSettings",),
         },
@@ -25,6 +25,7 @@ else:
 __all__ = [
     "EraseRetained",
     "Keep",
+    "NoQuarantineError",
     "Quarantine",
     "Reflect",
     "ReflectSettings",

@@ -42,6 +42,10 @@ class QuarantineError(NervusError):
     """The quarantine cannot be read."""
 
 
+class NoQuarantineError(QuarantineError):
+    """Reflect has not made it yet."""
+
+
 class Quarantine:
     """A reader's view of the quarantine; use it as a context manager or `close` it."""
 
@@ -54,16 +58,30 @@ class Quarantine:
         """Open `reflect.db` for reading, also while reflect writes it.
 
         Raises:
-            QuarantineError: It is not there or cannot be opened.
+            NoQuarantineError: It is not there yet, or not whole yet.
+            QuarantineError: It cannot be opened.
         """
+        missing = NoQuarantineError(
+            "there is no quarantine yet",
+            where=str(path),
+            hint="it appears once the service reflect has run",
+        )
         if not path.is_file():
-            raise QuarantineError(
-                "there is no quarantine yet",
-                where=str(path),
-                hint="it appears once the service reflect has run",
-            )
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        return cls(connection, path)
+            raise missing
+        try:
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        except sqlite3.Error as error:
+            raise QuarantineError(f"cannot be opened ({error})", where=str(path)) from error
+        quarantine = cls(connection, path)
+        try:
+            # Reflect makes the file first, then all that is in it at once.
+            [(version,)] = quarantine._query("PRAGMA user_version")
+            if not version:
+                raise missing
+        except QuarantineError:
+            quarantine.close()
+            raise
+        return quarantine
 
     def counts(self, since_ms: int = 0) -> dict[str, int]:
         """Rejected messages by reason code, the most frequent first; raises QuarantineError."""
@@ -106,9 +124,9 @@ class Quarantine:
     ) -> None:
         self.close()
 
-    def _query(self, statement: str, value: int) -> list[tuple[Any, ...]]:
+    def _query(self, statement: str, *values: int) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(statement, (value,)).fetchall()
+            return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise QuarantineError(f"cannot be read ({error})", where=str(self._path)) from error
 

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from nervus import bus, wire
 from nervus.runtime.brokers import MAX_CONNECTIONS, MAX_QUEUED_MESSAGES, Broker, brokers
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import StateFolder
+
+if TYPE_CHECKING:
+    from nervus.wire import Packet
 
 DOCTOR: Final = "doctor"
 """As whom it asks them."""
@@ -31,31 +33,24 @@ def examine_brokers(state: StateFolder) -> Iterator[Finding]:
 
 
 async def _ask(broker: Broker, who: Identity) -> list[Finding]:
+    # A session takes half a second to load, which doctor need not wait for where no broker runs.
+    from nervus.runtime.rights import session_of  # noqa: PLC0415
+
     figures: dict[str, int] = {}
     complete = asyncio.Event()
 
-    async def take(packet: wire.Packet) -> None:
+    async def take(packet: "Packet") -> None:
         figures[packet.topic] = int(packet.payload)
         # The last one asked for; that of what was dropped is there only once something was.
         if packet.topic == _CLIENTS:
             complete.set()
 
-    listener = broker.settings
-    filters = [bus.Filter(topic, 1) for topic in (_DROPPED, _CLIENTS)]
-    address = bus.BrokerAddress(listener.connect_host, listener.port, who.ssl_context())
-    session = bus.Session(who.name, broker.name, address, filters=filters, on_packet=take)
-    task = asyncio.create_task(session.run())
-    try:
+    async with session_of(who, broker, (_DROPPED, _CLIENTS), take) as session:
         with suppress(TimeoutError):
             await asyncio.wait_for(session.wait_connected(), WITHIN_S)
             # What is retained comes at once; a broker that has just started has no figures yet.
             await asyncio.wait_for(complete.wait(), FIGURES_S)
         trouble, connected = session.trouble, session.connected
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
     what = f"{broker.name} broker"
     if not connected:
         found, _, hint = (trouble or f"no answer within {WITHIN_S:g} s").partition("; ")

@@ -10,18 +10,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from shutil import disk_usage, which
 from tempfile import TemporaryFile
-from typing import Final
+from typing import Final, get_args
 
 from nervus import resources
+from nervus.bus import Plane
 from nervus.errors import NervusError
 from nervus.runtime.broker_health import examine_brokers
 from nervus.runtime.brokers import brokers, require_mosquitto
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import RENEW_BEFORE, Authority
-from nervus.runtime.settings import Settings, obstacle
+from nervus.runtime.settings import Settings, obstacle, plane_table
 from nervus.runtime.state import StateFolder
 
 OLDEST_PYTHON: Final = (3, 11)
@@ -179,8 +181,15 @@ def _permissions(state: StateFolder) -> Iterator[Finding]:
 
 
 def _settings(state: StateFolder) -> Iterator[Finding]:
-    settings = Settings.load(state.settings_file)
-    yield Finding(Verdict.OK, "settings", str(state.settings_file))
+    path = state.settings_file
+    settings = Settings.load(path)
+    for plane in get_args(Plane):
+        # Most say nothing, and a plane takes time to load.
+        if getattr(settings, plane):
+            plane_table(
+                path, plane, getattr(import_module(f"nervus.{plane}"), f"{plane.title()}Settings")
+            )
+    yield Finding(Verdict.OK, "settings", str(path))
     for broker in brokers(state, settings):
         what = f"{broker.name} port"
         address = f"{broker.settings.host}:{broker.settings.port}"
@@ -195,6 +204,7 @@ def _settings(state: StateFolder) -> Iterator[Finding]:
 
 def _certificates(state: StateFolder) -> Iterator[Finding]:
     authority = Authority(state)
+    authority.check()
     identities = authority.identities()
     for identity in identities:
         problem = authority.problem(identity)

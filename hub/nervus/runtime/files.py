@@ -45,9 +45,8 @@ def write_private(path: Path, content: bytes | str, *, durable: bool = True) -> 
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        # A full disk is told without a name.
-        error.filename, error.filename2 = str(path), None
-        raise
+        # A full disk is told without a name, and the temporary one says nothing to anybody.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     if durable:
         sync_folder(path.parent)
 

@@ -33,6 +33,10 @@ RENEW_BEFORE: Final = timedelta(days=30)
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SCOPE_LEVELS: Final = ("device", "room", "house", "user_session")
 _REGISTRY_VERSION: Final = 2
+_RESTORE: Final = (
+    "restore it from a backup, or remove ca/, identities/ and identities.json; "
+    "every part and board then needs a new certificate"
+)
 
 
 class IdentityError(UsageError):
@@ -109,19 +113,35 @@ class Authority:
 
     @classmethod
     def create(cls, state: StateFolder, clock: Callable[[], datetime] = utc_now) -> Self:
-        """Take the folder's authority, creating it when there is none.
+        """Take the folder's authority, creating it when there is none and never was.
 
         Raises:
-            AuthorityError: Its files are damaged.
+            AuthorityError: Its files are damaged or missing.
         """
         authority = cls(state, clock)
         with authority._lock():
-            if not (state.ca / "key.pem").exists():
+            registry = authority._registry()
+            if not authority._key.exists() and not _has_issued(registry):
                 pair = create_authority(f"{NAME} local CA", clock())
                 write_private(state.ca / "cert.pem", pair.certificate_pem)
-                write_private(state.ca / "key.pem", pair.key_pem)
+                authority._write_registry(registry)
+                # The last of them: where it is, all of them were.
+                write_private(authority._key, pair.key_pem)
             authority._signer()
         return authority
+
+    def check(self) -> None:
+        """Look whether the authority can issue, where there is one.
+
+        Raises:
+            AuthorityError: Its files are damaged or missing.
+        """
+        if _has_issued(self._registry()):
+            self._signer()
+
+    @property
+    def _key(self) -> Path:
+        return self.state.ca / "key.pem"
 
     @property
     def revocation_list(self) -> Path:
@@ -300,22 +320,24 @@ class Authority:
 
     def _signer(self) -> KeyPair:
         try:
-            return read_key_pair(
-                (self.state.ca / "key.pem").read_bytes(), (self.state.ca / "cert.pem").read_bytes()
-            )
+            return read_key_pair(self._key.read_bytes(), (self.state.ca / "cert.pem").read_bytes())
         except (OSError, ValueError) as error:
             raise AuthorityError(
                 f"the local authority cannot be used ({error})",
                 where=str(self.state.ca),
-                hint="restore it from a backup, or remove ca/, identities/ and identities.json; "
-                "every part and board then needs a new certificate",
+                hint=_RESTORE,
             ) from error
 
     def _registry(self) -> dict[str, Any]:
         path = self.state.registry_file
         try:
             registry: dict[str, Any] = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self._key.exists():
+                # Empty it would let in whoever was revoked, and shut out everybody else.
+                raise AuthorityError(
+                    "the list of identities is missing", where=str(path), hint=_RESTORE
+                ) from error
             return {
                 "version": _REGISTRY_VERSION,
                 "identities": {},
@@ -324,9 +346,7 @@ class Authority:
             }
         except ValueError as error:
             raise AuthorityError(
-                f"the list of identities is damaged ({error})",
-                where=str(path),
-                hint="restore it from a backup",
+                f"the list of identities is damaged ({error})", where=str(path), hint=_RESTORE
             ) from error
         if registry.get("version") != _REGISTRY_VERSION:
             raise AuthorityError(
@@ -368,6 +388,10 @@ class Authority:
 
     def _lock(self) -> AbstractContextManager[None]:
         return locked(self.state.ca / ".lock")
+
+
+def _has_issued(registry: dict[str, Any]) -> bool:
+    return any(registry.get(kind) for kind in ("identities", "superseded", "revoked"))
 
 
 def _certificate_record(name: str, record: dict[str, Any]) -> dict[str, Any]:

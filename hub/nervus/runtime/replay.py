@@ -24,16 +24,13 @@ from nervus.bus import (
     publishes,
 )
 from nervus.bus.journal_file import Record, Sent, Took
-from nervus.errors import UsageError
+from nervus.errors import UsageError, first_refusal
 from nervus.runtime.divergence import Divergence, compare
 from nervus.runtime.state import StateFolder
 from nervus.wire import Packet, Publish, encode, topics
 from nervus.wire.topic_parser import parse
 
 Build = Callable[[Any, Origin, Granted], Machine]
-
-
-_EXTRA: Final = "extra_forbidden"
 
 
 class ReplayError(UsageError):
@@ -113,11 +110,8 @@ def _settings(plane: Plane, recorded: dict[str, Any], changes: Mapping[str, Any]
     try:
         return plane.settings.model_validate(wanted)
     except ValidationError as error:
-        first = min(error.errors(include_url=False), key=lambda one: one["type"] != _EXTRA)
-        where = ".".join((plane.table, *(str(part) for part in first["loc"])))
-        rule = first["msg"].removeprefix("Value error, ").lower()
-        if first["type"] == _EXTRA:
-            rule = "there is no such setting"
+        keys, rule = first_refusal(error)
+        where = ".".join((plane.table, *keys))
         if changes:
             hint = f"the plane's README explains [{plane.table}]"
             raise ReplayError(f"{where}: {rule}", hint=hint) from error

@@ -19,6 +19,7 @@ from nervus.runtime.identity import Authority, Identity
 from nervus.runtime.listening import listens
 from nervus.runtime.settings import Settings
 from nervus.runtime.state import BrokerName, StateFolder
+from nervus.tasks import cancel_and_wait
 from nervus.wire import Packet
 
 ROLE: Final = "cleaner"
@@ -134,7 +135,7 @@ async def session_of(
     filters: Sequence[str] = (),
     take: Callable[[Packet], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Session]:
-    """A session on a broker, connected when the block begins."""
+    """A session on a broker while the block runs; it may connect later than the block begins."""
     listener = broker.settings
     address = BrokerAddress(listener.connect_host, listener.port, who.ssl_context())
     session = Session(
@@ -146,14 +147,9 @@ async def session_of(
     )
     task = asyncio.create_task(session.run(), name=f"{who.name} {broker.name}")
     try:
-        await session.wait_connected()
         yield session
     finally:
-        task.cancel()
-        # Not `await task` with its CancelledError suppressed: that might be our own.
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
+        await cancel_and_wait(task)
 
 
 @asynccontextmanager

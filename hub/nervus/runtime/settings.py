@@ -7,16 +7,26 @@ import secrets
 import socket
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
-from nervus.bus import JournalSettings
-from nervus.errors import NervusError, UsageError
+from nervus.bus import JournalSettings, Plane
+from nervus.errors import NervusError, UsageError, first_refusal
 from nervus.runtime.files import write_private
 from nervus.runtime.state import BrokerName, StateFolder
 from nervus.wire.topic import level
+
+Table = TypeVar("Table", bound=BaseModel)
 
 ENVIRONMENT_PREFIX: Final = "NERVUS_"
 # Below the range from which the kernel takes ports for outgoing connections (32768 …), so that
@@ -88,6 +98,14 @@ class BrokersSettings(BaseModel):
 
     spinal: BrokerSettings
     core: BrokerSettings
+
+    @model_validator(mode="after")
+    def _are_apart(self) -> Self:
+        hosts = {self.spinal.connect_host, self.core.connect_host}
+        everywhere = {self.spinal.host, self.core.host} & {"0.0.0.0", "::"}  # noqa: S104  compared, not bound
+        if self.spinal.port == self.core.port and (len(hosts) == 1 or everywhere):
+            raise ValueError(f"both listen on port {self.core.port}: give each its own")
+        return self
 
     def get(self, broker: BrokerName) -> BrokerSettings:
         """Return one broker's settings."""
@@ -180,6 +198,15 @@ class Settings(BaseSettings):
             return cls(**values)
         except ValidationError as error:
             raise broken_rule(path, text, error) from error
+        except SourceError as error:
+            named = re.search(r'field "(\w+)"', str(error))
+            key = named[1] if named else ""
+            raise SettingsError(
+                f"{key}: not valid JSON",
+                where=f"environment variable {ENVIRONMENT_PREFIX}{key.upper()}",
+                hint=f"give one key of it alone, as {ENVIRONMENT_PREFIX}BROKERS__CORE__PORT=8883, "
+                "or all of it as JSON",
+            ) from error
 
 
 def create_settings(
@@ -264,6 +291,19 @@ def _listen(host: str, port: int) -> None:
         probe.listen(1)
 
 
+def plane_table(path: Path, plane: Plane, model: type[Table]) -> Table:
+    """Read a plane's own table of `nervus.toml`.
+
+    Raises:
+        SettingsError: As `Settings.load`, or the table breaks a rule of the plane.
+    """
+    settings = Settings.load(path)
+    try:
+        return model(**getattr(settings, plane))
+    except ValidationError as error:
+        raise broken_rule(path, path.read_text(encoding="utf-8"), error, (plane,)) from error
+
+
 def broken_rule(
     path: Path, text: str, error: ValidationError, table: tuple[str, ...] = ()
 ) -> SettingsError:
@@ -275,14 +315,8 @@ def broken_rule(
         error: What the model of the file, or of one of its tables, refused.
         table: The table that model is for; empty for the whole file.
     """
-    # A misspelt key also leaves the right one missing; the misspelling is what to correct.
-    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    keys = [*table, *(str(part) for part in first["loc"])]
-    rule = first["msg"].removeprefix("Value error, ").lower().rstrip(".")
-    if first["type"] == "extra_forbidden":
-        rule = "there is no such setting"
-    elif first["type"] == "missing":
-        rule = "this setting is required"
+    wrong, rule = first_refusal(error)
+    keys = [*table, *wrong]
     others = error.error_count() - 1
     more = f" ({others} more after this)" if others else ""
     variable = ENVIRONMENT_PREFIX + "__".join(keys).upper()

@@ -29,17 +29,24 @@ def create_key(path: Path) -> Ed25519PrivateKey:
     )
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+    except FileExistsError as error:
+        raise SigningKeyError(
+            "there is a file already",
+            where=str(path),
+            hint="a key is never replaced: boards trust it; name another file with --key",
+        ) from error
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         sync_folder(path.parent)
     except OSError as error:
-        raise SigningKeyError(
-            f"the key cannot be written ({error.strerror})",
-            where=str(path),
-            hint="a key is never replaced: boards trust it; name another file with --key",
-        ) from error
+        # Half a key, never replaced either, would be in the way of a whole one.
+        path.unlink()
+        raise _unwritten(path, error) from error
     return key
 
 
@@ -77,6 +84,14 @@ def load_key(path: Path) -> Ed25519PrivateKey:
             hint="create one with `nervus update key --key FILE`",
         )
     return key
+
+
+def _unwritten(path: Path, error: OSError) -> SigningKeyError:
+    return SigningKeyError(
+        f"the key cannot be written ({error.strerror})",
+        where=str(path),
+        hint="make room or mend that, or name another file with --key",
+    )
 
 
 def public_hex(key: Ed25519PrivateKey) -> str:

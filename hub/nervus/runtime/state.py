@@ -13,6 +13,8 @@ from nervus.runtime.files import make_private_folder
 
 BrokerName = Literal["spinal", "core"]
 BROKERS: Final[tuple[BrokerName, ...]] = ("spinal", "core")
+_OURS: Final = frozenset({"nervus.toml", "policy.toml", "reflexes", "ca"})
+"""One of them lies in each state folder: people prepare the first three, `ca` is made first."""
 
 
 class StateFolderError(UsageError):
@@ -38,12 +40,19 @@ class StateFolder:
         """Create the folder tree with mode 0700, or complete an existing one.
 
         Raises:
-            StateFolderError: The path is a file, another user's, or the user may not write there.
+            StateFolderError: The path is a file, another user's, the user may not write there, or
+                other things lie there.
         """
         state = cls(path.absolute())
         if foreign := state.foreign():
             raise foreign
         try:
+            if state._is_something_else():
+                raise StateFolderError(
+                    "other things lie here, and a state folder is private as a whole",
+                    where=str(state.path),
+                    hint=f"name a folder of its own: --state {shlex.quote(f'{state.path}/nervus')}",
+                )
             for folder in state._folders():
                 make_private_folder(folder)
         except (FileExistsError, NotADirectoryError) as error:
@@ -81,17 +90,23 @@ class StateFolder:
     def foreign(self) -> StateFolderError | None:
         """Say what here is another user's, so that this one must not or cannot use it; else None.
 
-        Root could, but what it writes its owner cannot read afterwards.
+        Root could, but what it writes its owner cannot read afterwards. So root by sudo keeps out
+        of every user's place; root itself, as in a container on a folder of the machine outside,
+        only out of an installation that is a user's already.
         """
         me, path = os.getuid(), str(self.path)
         around = (each for each in (self.path, *self.path.parents) if os.access(each, os.F_OK))
         first = next(around)
         owner = first.stat().st_uid
+        how = ", without sudo,"
+        if me == 0 and "SUDO_UID" not in os.environ:
+            owner = self.settings_file.stat().st_uid if self.settings_file.exists() else 0
+            how = f" (runuser -u; of a container: --user {owner}; of a unit: User=)"
         if me == 0 != owner:
             what = f"this state folder would be root's, in a place of {_user(owner)}"
             if first == self.path:
                 what = f"this state folder belongs to {_user(owner)}"
-            hint = f"run this as {_user(owner)}, without sudo, or name another folder with --state"
+            hint = f"run this as {_user(owner)}{how} or name another folder with --state"
             return StateFolderError(what, where=path, hint=hint)
         mend = f"sudo chown -R {_user(me)} {shlex.quote(path)}"
         if first == self.path and owner != me:
@@ -109,6 +124,12 @@ class StateFolder:
                 hint=f"give them back, if sudo made them: {mend}",
             )
         return None
+
+    def _is_something_else(self) -> bool:
+        if not self.path.is_dir():
+            return False
+        names = {each.name for each in self.path.iterdir()} - {"lost+found"}
+        return bool(names) and names.isdisjoint(_OURS)
 
     def _unreadable(self, me: int) -> list[Path]:
         """What lies in this folder, is another user's, and closed to this one."""

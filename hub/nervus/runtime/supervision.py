@@ -3,6 +3,9 @@
 Children start stage by stage, each stage once the one before it was ready, and stop in the
 opposite order. A child that ends without being told to is started again after a pause that doubles
 up to a cap and falls back once the child stayed up for a while.
+
+A child that is not ready in time is killed and started again, with twice the time: what hangs is
+not left hanging, and what merely starves on a busy machine comes up, instead of starving again.
 """
 
 from collections.abc import Iterable
@@ -26,12 +29,16 @@ class ChildState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Pauses and deadlines, all in milliseconds."""
+    """Pauses and deadlines, all in milliseconds.
+
+    `ready_ms` doubles with each start that takes longer, up to `longest_ready_ms`.
+    """
 
     first_pause_ms: int = 100
     longest_pause_ms: int = 10_000
     healthy_ms: int = 30_000
     ready_ms: int = 30_000
+    longest_ready_ms: int = 480_000
     stop_ms: int = 8_000
 
 
@@ -71,9 +78,10 @@ class Terminate:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End a child that missed its deadline to be ready or to stop."""
+    """End a child that missed its deadline to be ready or to stop, so many milliseconds."""
 
     name: str
+    after_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,7 @@ Effect = Spawn | Terminate | Kill | Finished
 @dataclass(slots=True)
 class _Child:
     stage: int
+    ready_ms: int
     state: ChildState = ChildState.WAITING
     since_ms: int = 0
     pause_ms: int = 0
@@ -111,7 +120,9 @@ class Supervision:
     def __init__(self, stages: Iterable[Iterable[str]], timing: Timing) -> None:
         self._timing = timing
         self._children = {
-            name: _Child(stage) for stage, names in enumerate(stages) for name in names
+            name: _Child(stage, timing.ready_ms)
+            for stage, names in enumerate(stages)
+            for name in names
         }
         self._stopping = False
         self._finished = False
@@ -142,6 +153,7 @@ class Supervision:
                 child = self._children[name]
                 if child.state is ChildState.STARTING:
                     child.was_ready = True
+                    child.ready_ms = self._timing.ready_ms
                     self._enter(child, ChildState.READY, now_ms)
             case Exited(name, code):
                 self._exited(name, code, now_ms)
@@ -165,9 +177,10 @@ class Supervision:
                     child.restarts += 1
                     self._enter(child, ChildState.STARTING, now_ms)
                     effects.append(Spawn(name))
-                case ChildState.STARTING if age_ms >= self._timing.ready_ms:
+                case ChildState.STARTING if age_ms >= child.ready_ms:
                     child.since_ms = now_ms
-                    effects.append(Kill(name))
+                    effects.append(Kill(name, child.ready_ms))
+                    child.ready_ms = min(child.ready_ms * 2, self._timing.longest_ready_ms)
                 case _:
                     pass
         return effects
@@ -187,7 +200,7 @@ class Supervision:
     def _limit_ms(self, child: _Child) -> int:
         match child.state:
             case ChildState.STARTING:
-                return self._timing.ready_ms
+                return child.ready_ms
             case ChildState.STOPPING:
                 return self._timing.stop_ms
             case _:
@@ -238,7 +251,7 @@ class Supervision:
                 effects.append(Terminate(name))
             elif now_ms - child.since_ms >= self._timing.stop_ms:
                 child.since_ms = now_ms
-                effects.append(Kill(name))
+                effects.append(Kill(name, self._timing.stop_ms))
         return effects
 
     @staticmethod

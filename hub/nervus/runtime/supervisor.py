@@ -64,6 +64,7 @@ class _Running:
     recoveries: int = 0
     last_exit: int | None = None
     told: str = ""
+    missed: str = ""
     ended: str = ""
     last_words: Sequence[str] = ()
     last_line: str = ""
@@ -158,9 +159,8 @@ class Supervisor:
                     self._spawn(self._running[name])
                 case Terminate(name):
                     self._signal(name, Process.terminate)
-                case Kill(name):
-                    _LOG.warning("%s missed its deadline: killed", name)
-                    self._signal(name, Process.kill)
+                case Kill(name, after_ms):
+                    self._kill(self._running[name], after_ms)
                 case Finished(failed):
                     self._failed = failed
                     self._finished.set()
@@ -170,7 +170,7 @@ class Supervisor:
     def _spawn(self, running: _Running) -> None:
         name = running.child.name
         running.since = time.time()
-        running.told = ""
+        running.told = running.missed = ""
         try:
             running.process = Process(
                 running.child,
@@ -180,9 +180,18 @@ class Supervisor:
                 on_exit=lambda code: self._exited(running, code),
             )
         except OSError as error:
+            running.ended = f"cannot be started: {error.strerror}"
             _LOG.error("%s cannot be started: %s", name, error)
             loop = asyncio.get_running_loop()
             loop.call_soon(self._take, Exited(name, 1))
+
+    def _kill(self, running: _Running, after_ms: int) -> None:
+        name = running.child.name
+        stopping = self._core.state(name) is ChildState.STOPPING
+        missed = f"not {'ended' if stopping else 'ready'} after {after_ms / 1000:g} s"
+        _LOG.warning("%s: %s, killed", name, missed)
+        running.missed = missed
+        self._signal(name, Process.kill)
 
     def _signal(self, name: str, send: Callable[[Process], None]) -> None:
         process = self._running[name].process
@@ -208,9 +217,10 @@ class Supervisor:
         running.told = ""
         running.last_words = _last_words(list(process.last_lines)) if process else ()
         if state is not ChildState.STOPPING:
-            _LOG.warning("%s ended (%s)", name, _describe(code))
+            how = running.missed or _describe(code)
+            _LOG.warning("%s ended (%s)", name, how)
             last = running.last_words[:1]
-            running.ended = ": ".join((f"ended ({_describe(code)})", *last))
+            running.ended = ": ".join((f"ended ({how})", *last))
         recover = running.child.recover
         if recover is not None and state is ChildState.STARTING and process is not None:
             done = recover(code, tuple(process.last_lines))

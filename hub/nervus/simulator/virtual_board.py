@@ -13,6 +13,7 @@ from typing import Final, Literal, Self
 
 from nervus.simulator.process import BoardProcess, Input, Log, Record
 from nervus.simulator.toolchain import Toolchain
+from nervus.tasks import cancel_and_wait
 
 OutputKind = Literal["pin", "pwm"]
 
@@ -123,13 +124,8 @@ class VirtualBoard:
     async def stop(self) -> None:
         """End the board; no process is left."""
         supervisor, self._supervisor = self._supervisor, None
-        if supervisor is None:
-            return
-        supervisor.cancel()
-        # Not `await supervisor` with its CancelledError suppressed: that might be our own.
-        await asyncio.wait([supervisor])
-        if not supervisor.cancelled():
-            supervisor.result()
+        if supervisor is not None:
+            await cancel_and_wait(supervisor)
 
     def kill(self) -> None:
         """Cut the power: SIGKILL. The board comes back by itself."""

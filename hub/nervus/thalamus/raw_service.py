@@ -94,4 +94,4 @@ async def _relay(context: Context, settings: RawSettings, start: Origin) -> Neve
             shell = Shell(
                 machine.core, sessions, machine.guard, machine.lane, journal=journal, store=store
             )
-            await shell.run()
+            await shell.run(on_trouble=context.trouble)

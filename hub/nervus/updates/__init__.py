@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         check_version,
         version_number,
     )
-    from nervus.updates.reader import UpdatesRecordError, read_record
+    from nervus.updates.reader import NoUpdatesRecordError, UpdatesRecordError, read_record
     from nervus.updates.record import AT_WORK, OPEN, BoardUpdate, Rollout, Seen, State, Stored
     from nervus.updates.settings import UpdatesSettings
 else:
@@ -27,7 +27,7 @@ else:
             "events": ("Ordered", "Withdrawn"),
             "orders": ("DEVICES_LIMIT", "Order", "Orders", "read_pack_file"),
             "pack": ("CHUNK_SIZE", "LABEL", "Pack", "PackError", "check_version", "version_number"),
-            "reader": ("UpdatesRecordError", "read_record"),
+            "reader": ("NoUpdatesRecordError", "UpdatesRecordError", "read_record"),
             "record": ("AT_WORK", "OPEN", "BoardUpdate", "Rollout", "Seen", "State", "Stored"),
             "settings": ("UpdatesSettings",),
         },
@@ -40,6 +40,7 @@ __all__ = [
     "LABEL",
     "OPEN",
     "BoardUpdate",
+    "NoUpdatesRecordError",
     "Order",
     "Ordered",
     "Orders",

@@ -16,6 +16,10 @@ class UpdatesRecordError(NervusError):
     """What is stored of updates cannot be read."""
 
 
+class NoUpdatesRecordError(UpdatesRecordError):
+    """Nothing is stored of updates yet."""
+
+
 def read_record(data: Path) -> Stored:
     """Read all roll-outs and what boards said of themselves.
 
@@ -23,19 +27,24 @@ def read_record(data: Path) -> Stored:
         data: Folder of the stores.
 
     Raises:
-        UpdatesRecordError: There is nothing yet, or it cannot be read.
+        NoUpdatesRecordError: There is nothing yet.
+        UpdatesRecordError: It cannot be read.
     """
     path = data / DATABASE
+    missing = NoUpdatesRecordError(
+        "nothing is known of updates yet",
+        where=str(path),
+        hint="it appears once the service updates has run: nervus up",
+    )
     if not path.is_file():
-        raise UpdatesRecordError(
-            "nothing is known of updates yet",
-            where=str(path),
-            hint="it appears once the service updates has run: nervus up",
-        )
+        raise missing
     try:
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
             connection.execute("BEGIN")
+            # The service makes the file first, then all that is in it at once.
+            if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+                raise missing
             return schema.read(connection)
     except sqlite3.Error as error:
         raise UpdatesRecordError(f"cannot be read ({error})", where=str(path)) from error

@@ -76,7 +76,8 @@ class UpdatesService:
         await self._restore(time.time_ns() // 1_000_000)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._shell.run(self._context.ready), name="updates")
+                context = self._context
+                tasks.create_task(self._shell.run(context.ready, context.trouble), name="updates")
                 tasks.create_task(self._watch(), name="orders")
         except BaseExceptionGroup as group:
             raise first_failure(group) from group
