@@ -18,6 +18,7 @@ settings.register_profile(
     deadline=None,
     max_examples=50,
     derandomize=not os.environ.get("NERVUS_EXPLORE"),
+    print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("nervus")

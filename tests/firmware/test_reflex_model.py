@@ -254,6 +254,7 @@ class Life(RuleBasedStateMachine):
                 self._end_later(model)
 
 
+@pytest.mark.hypothesis
 def test_the_engine_does_what_its_model_says() -> None:
     run_state_machine_as_test(
         Life, settings=settings(max_examples=25, stateful_step_count=15, deadline=None)

@@ -268,6 +268,7 @@ class _UnixAdapter(HTTPAdapter):
         super().close()
 
 
+@pytest.mark.hypothesis
 @pytest.mark.timeout(60)  # schemathesis asks some hundred times, and makes up what it asks
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.req("S3-7", "S3-27")

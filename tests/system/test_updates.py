@@ -10,14 +10,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from firmware.hub_stand import node
 from firmware.rigs import CHECKOUT
-from nervus.simulator import Identity, VirtualBoard
+from nervus.runtime.files import write_private
+from nervus.simulator import Identity, Toolchain, VirtualBoard
 from nervus.updates import read_record
 from support import DIES_WITH_US, House, eventually, prepared_house
 from system.command_clients import until
@@ -25,8 +26,16 @@ from system.command_clients import until
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
 NERVUS = (sys.executable, "-m", "nervus")
-TRIAL_MS = 2_000
-"""How long a boot of the packed versions must last to be good; 30 s as they are."""
+SHORTER = {
+    # How long a boot must last to be good, and how long a board waits for a chunk it asked for …
+    "lib/spinal/upkeep.py": ("_GOOD_AFTER_MS = 30000", "_GOOD_AFTER_MS = 2000"),
+    "lib/spinal/update.py": ("_ANSWER_MS = 10000", "_ANSWER_MS = 1000"),
+    # … and until it starts anew when it cannot go on. Nothing else of the firmware is changed.
+    "main.py": ("RESTART_AFTER_S = 2", "RESTART_AFTER_S = 0"),
+}
+"""The firmware's times, and those that leave a test less to wait for."""
+SLOWLY = "\n[updates]\nchunks_per_s = 10\n"
+"""Settings with which a firmware takes ten seconds to fetch, not one."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Home:
     def __init__(self, house: House, folder: Path) -> None:
         self.house = house
         self.folder = folder
+        self.firmware = firmware(folder / "firmware")
 
     async def nervus(self, *words: str, within_s: float = 40) -> Said:
         process = await self.begin(*words)
@@ -83,7 +93,13 @@ class Home:
         broker = {"host": "127.0.0.1", "port": listener.port, "server_name": "localhost"}
         described = node(listener.port, device_id=name, broker=broker, update_keys=[key])
         identity = Identity(files / "cert.der", files / "key.der", files / "ca.der")
-        return VirtualBoard(self.folder / name, described, identity)
+        toolchain = replace(Toolchain.locate(), firmware=self.firmware)
+        return VirtualBoard(self.folder / name, described, identity, toolchain)
+
+    def at_full_speed(self) -> None:
+        """From their next start on the services answer boards as fast as they do by default."""
+        file = self.house.state.settings_file
+        write_private(file, file.read_text().removesuffix(SLOWLY))
 
     def services(self) -> int | None:
         """The process id of the services while they serve."""
@@ -119,6 +135,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     house = prepared_house(tmp_path_factory.mktemp("home") / "state")
     for name in ("b1", "b2", "b3"):
         house.authority.issue(name, "board", "room/kitchen")
+    file = house.state.settings_file
+    write_private(file, file.read_text() + SLOWLY)
     here = Home(house, tmp_path_factory.mktemp("here"))
     with house.state.path.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(
@@ -134,13 +152,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 def firmware(folder: Path) -> Path:
-    """The firmware tree with a short trial."""
+    """The firmware tree with shorter times."""
     shutil.copytree(CHECKOUT / "firmware", folder)
-    upkeep = folder / "lib" / "spinal" / "upkeep.py"
-    text = upkeep.read_text()
-    shorter = text.replace("_GOOD_AFTER_MS = 30000", f"_GOOD_AFTER_MS = {TRIAL_MS}")
-    assert shorter != text
-    upkeep.write_text(shorter)
+    for name, (time, shorter) in SHORTER.items():
+        text = (folder / name).read_text()
+        assert time in text
+        (folder / name).write_text(text.replace(time, shorter))
     return folder
 
 
@@ -158,14 +175,16 @@ async def test_a_board_gets_a_version_although_the_hub_dies_meanwhile_and_no_old
     key = await home.key()
     file = home.house.state.path / "update-key.pem"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    pack = await home.pack("0.2.0", firmware(home.folder / "firmware"))
+    pack = await home.pack("0.2.0", home.firmware)
     async with home.board("b1", key) as board:
         await until(lambda: home.runs("b1") == "0.1.0", 30)
         sending = await home.begin("update", "send", "b1", str(pack))
-        await until(lambda: home.fetched("b1") > 20_000, 40)
+        await until(lambda: home.fetched("b1") > 4_000, 40)
+        home.at_full_speed()
         services = home.services()
         assert services is not None
         os.kill(services, signal.SIGKILL)
+        assert home.states() == {"b1": "pulling"}
         async with asyncio.timeout(100):
             out, err = await sending.communicate()
         assert sending.returncode == 0, err

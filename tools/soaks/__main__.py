@@ -11,6 +11,7 @@ NAMES: Final = {
     "board": "a virtual board over TLS whose link breaks every few seconds",
     "flood": "brainstem and thalamus under a flood, and what memory they take",
     "fuzz": "the guard under a coverage-guided fuzzer",
+    "properties": "the suite's hypothesis tests, with new examples each time",
     "simulation": "brainstem and thalamus in simulated time, seed by seed",
 }
 
