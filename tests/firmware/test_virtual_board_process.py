@@ -93,6 +93,9 @@ async def test_wrong_node_file_is_told_by_file_field_and_rule(
 ) -> None:
     async with VirtualBoard(tmp_path / "m1", node(free_port(), **change)) as board:
         await logged(board, words)
+        # Not a restart, again and again: each one would wear the flash, and nobody could get in.
+        await logged(board, "at the prompt")
+        assert board.starts == 1
 
 
 async def test_torn_rule_on_the_flash_does_not_stop_the_board(tmp_path: Path) -> None:
