@@ -10,6 +10,7 @@ from umachine import *  # noqa: F403 - this module extends the built-in one
 
 PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
 RESET_EXIT_CODE = 64
+PINS = 64  # more than any port has; the ports' numbers have gaps, too
 
 
 class Pin:
@@ -22,6 +23,8 @@ class Pin:
     def __init__(
         self, number: int, mode: int = -1, pull: int = -1, *, value: object | None = None
     ) -> None:
+        if not 0 <= number < PINS:
+            raise ValueError("invalid pin")
         self.number = number
         self._out = mode in (Pin.OUT, Pin.OPEN_DRAIN)
         self._level = None
@@ -103,6 +106,21 @@ class PWM:
     def deinit(self) -> None:
         """Switch the output off."""
         self.duty_u16(0)
+
+
+class RTC:
+    """The port's clock, which starts as an ESP32's does: it keeps no time without power."""
+
+    def datetime(self, *moment: tuple) -> tuple | None:
+        """Read or set (year, month, day, weekday, hour, minute, second, fraction); it stands."""
+        global _moment
+        if not moment:
+            return _moment
+        (_moment,) = moment
+        return None
+
+
+_moment = (2000, 1, 1, 0, 0, 0, 0, 0)
 
 
 class WDT:

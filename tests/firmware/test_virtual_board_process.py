@@ -86,6 +86,14 @@ async def test_board_ends_when_the_simulator_is_gone(tmp_path: Path) -> None:
             {"sensors": [{"id": "x", "driver": "analog", "pin": 26, "deadband": -1}]},
             "node.json: sensors[0]: deadband",
         ),
+        (
+            {"sensors": [{"id": "x", "driver": "digital", "pin": 77}]},
+            "node.json: sensors[0]: this board cannot have it on pin 77: invalid pin",
+        ),
+        (
+            {"actuators": [{"id": "a", "driver": "pwm", "pin": 78, "boot": 0}]},
+            "node.json: actuators[0]: this board cannot have it on pin 78: invalid pin",
+        ),
     ],
 )
 async def test_wrong_node_file_is_told_by_file_field_and_rule(

@@ -88,8 +88,13 @@ class Board:
 
     def __init__(self, node: dict) -> None:
         self._edge = False
-        self.actuators = {config["id"]: Actuator(config) for config in node["actuators"]}
-        self.sensors = [Sensor(config, self._wake) for config in node["sensors"]]
+        self.actuators = {}
+        for index, config in enumerate(node["actuators"]):
+            self.actuators[config["id"]] = _wired("actuators", index, Actuator, config)
+        self.sensors = [
+            _wired("sensors", index, Sensor, config, self._wake)
+            for index, config in enumerate(node["sensors"])
+        ]
         self._wlan = network.WLAN(network.STA_IF)
         self._wlan.active(True)  # noqa: FBT003 - the port's own call
         if node["wifi"] is not None:
@@ -146,3 +151,15 @@ class Board:
 
     def _wake(self) -> None:
         self._edge = True
+
+
+def _wired(name: str, index: int, part: "Any", config: dict, *more: object) -> "Any":
+    """A part on its pin; NodeError when this port has no such pin, or not for that."""
+    try:
+        return part(config, *more)
+    except ValueError as error:
+        from spinal.node import NodeError  # noqa: PLC0415 - let go of once the node was read
+
+        where = "%s[%d]" % (name, index)
+        rule = "this board cannot have it on pin %d: %s" % (config["pin"], error)
+        raise NodeError("node.json", where, rule) from error
