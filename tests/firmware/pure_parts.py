@@ -6,7 +6,7 @@ print the same. The last line names the modules that were loaded.
 
 import sys
 
-from spinal import topics, wiring
+from spinal import topics, wallclock, wiring
 from spinal.ed25519 import verify_slices
 from spinal.health import Health
 from spinal.jsonprint import dumps
@@ -189,6 +189,37 @@ def keeping() -> None:
     say([rule["reflex_id"] for rule in rules], problems)
 
 
+class Rtc:
+    """A port's clock that stands."""
+
+    def __init__(self) -> None:
+        self.moment = (2021, 1, 1, 4, 0, 0, 0, 0)
+
+    def datetime(self, *moment: tuple) -> tuple:
+        if moment:
+            self.moment = moment[0]
+        return self.moment
+
+
+def dates() -> None:
+    rtc = Rtc()
+    for day in range(0, 60000, 977):
+        stored = wallclock.follow(rtc, 1_600_000_000_123 + day * 86_400_000)
+        say(stored, rtc.moment, wallclock.advance(rtc, "no") or rtc.moment[0])
+        say(wallclock.advance(rtc, "The certificate validity starts in the future\n"), rtc.moment)
+    head = b"\x30\x82\x01\x00\x30\x81\xf0\xa0\x03\x02\x01\x02\x02\x01\x07\x30\x00\x30\x01!"
+    for der in (
+        head + b"\x30\x1e\x17\x0d261122090307Z",
+        head + b"\x30\x1e\x18\x0f20510203040506Z",
+        head,
+    ):
+        try:
+            say(wallclock.begin(Rtc(), der, None), wallclock.begin(rtc, der, [2090, 1, 2, 3, 4, 5]))
+            say(rtc.moment)
+        except ValueError as error:
+            say(error)
+
+
 def health() -> None:
     kept = Health()
     for turn in range(200):
@@ -225,6 +256,7 @@ def main() -> None:
         framing,
         sampling,
         keeping,
+        dates,
         health,
         signature,
     ):

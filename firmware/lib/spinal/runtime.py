@@ -49,7 +49,7 @@ class Runtime:
     The node is the runtime's from then on: it lets go of what it has no more use for.
 
     Raises:
-        OSError, ValueError: An identity file is missing or cannot be read.
+        NodeError: A part cannot be on its pin.
     """
 
     def __init__(self, node: dict) -> None:
@@ -300,6 +300,8 @@ class Runtime:
         self.ledger.link_lost(self.ticks_ms)
         if reason == "oversize":
             self.refuse(WireError("oversize", "size", self._link.last_error[1]))
+        elif reason == "tls":
+            self.upkeep.tls_refused(self._link.last_error[1])
 
     def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> "Iterator[None]":
         """A message for this board, and the work on it."""
@@ -440,8 +442,21 @@ class Runtime:
         identity = self.node["identity"]
         if identity is None:
             return compat.Dialler()
-        context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
+        try:
+            context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
+            self.upkeep.set_clock(identity["cert"])
+        except (OSError, ValueError) as error:
+            # Without an identity there is no link, and the reflexes run all the same.
+            return self._no_identity(str(error))
         return compat.Dialler(context, self.node["broker"]["server_name"])
+
+    def _no_identity(self, text: str) -> object:
+        self.log("no link without an identity: " + text, "error")
+
+        def dial(_host: str, _port: int) -> None:
+            raise link.LinkError("identity", text)
+
+        return dial
 
 
 def _spill(node: dict) -> "Spill | None":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SECOND_MS = 1000
 _MINUTE_MS = 60000
+_DAY_MS = 86400000
 _GOOD_AFTER_MS = 30000
 _LOGS_A_MINUTE = 10
 _LOG_TEXT = 512
@@ -53,6 +54,7 @@ class Upkeep:
         self._health_at = later(board.ticks_ms, board.node["health_s"] * _SECOND_MS)
         self._watchdog: Any = None
         self._crash = self._last_crash()
+        self._day: int | None = None
         self._logs = 0
         self._logs_from = board.ticks_ms
         if here.trial or here.taken_back or _exists("update.txt"):
@@ -80,6 +82,8 @@ class Upkeep:
             self._good = True
             if _slots(board).good():
                 self.updates.tell(self.version, "probation", "succeeded", None)
+        if board.clock.synced and board.node["identity"] is not None:
+            self._follow(board.clock.unix_ms(board.ticks_ms))
         if elapsed(board.ticks_ms, self._health_at) >= 0:
             self._health_at = later(board.ticks_ms, board.node["health_s"] * _SECOND_MS)
             self._report_health()
@@ -87,6 +91,42 @@ class Upkeep:
             self._updates = None
             for name in _OF_UPDATES:
                 _forget(name)
+
+    def set_clock(self, certificate: str) -> None:
+        """Before the first connection: TLS refuses what is not valid yet (see `wallclock`)."""
+        from spinal import wallclock  # noqa: PLC0415 - let go of below
+
+        with open(certificate, "rb") as file:
+            behind = wallclock.begin(machine.RTC(), file.read(), self._board.stored("clock"))
+        if behind:
+            self._board.log("the port's clock was behind and is set")
+        _forget("wallclock")
+
+    def tls_refused(self, text: str) -> None:
+        """The broker was refused: maybe only since the port's clock is behind."""
+        from spinal import wallclock  # noqa: PLC0415 - as above
+
+        if wallclock.advance(machine.RTC(), text):
+            self._board.log("the port's clock is behind and goes on by some days", "warning")
+        _forget("wallclock")
+
+    def _follow(self, unix_ms: "Any") -> None:
+        """Set the port's clock once a day, and keep the date for the next boot."""
+        day = unix_ms // _DAY_MS
+        if day == self._day:
+            return
+        self._day = day
+        from spinal import wallclock  # noqa: PLC0415 - as above
+
+        board = self._board
+        now = wallclock.follow(machine.RTC(), unix_ms)
+        stored = board.stored("clock")
+        if stored is None or stored[:3] != now[:3]:
+            try:
+                board.store.write("clock", now)
+            except OSError as error:
+                board.log("the date cannot be kept: %r" % error, "error")
+        _forget("wallclock")
 
     def link_up(self) -> None:
         """Say what happened while nobody listened."""
