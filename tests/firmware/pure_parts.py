@@ -6,6 +6,8 @@ print the same. The last line names the modules that were loaded.
 
 import sys
 
+from wlan_ports import RADIOS, House
+
 from spinal import topics, wallclock, wiring
 from spinal.ed25519 import verify_slices
 from spinal.health import Health
@@ -13,6 +15,7 @@ from spinal.jsonprint import dumps
 from spinal.levels import level, unlevel
 from spinal.node import NodeError, check
 from spinal.packets import Framer, LinkError, subscribe_packet
+from spinal.radio import Radio
 from spinal.rejects import Rejects
 from spinal.rulebook import RuleBook
 from spinal.sensing import Sensing
@@ -220,6 +223,20 @@ def dates() -> None:
             say(error)
 
 
+def radios() -> None:
+    for name in sorted(RADIOS):
+        radio = RADIOS[name]()
+        house = House(radio, Radio(radio, {"ssid": "s", "key": None}, lambda limit: limit // 3), 99)
+        for seconds, router in ((50, False), (90, True), (400, False), (60, True)):
+            radio.router = router
+            house.live(seconds)
+        radio.stuck = True
+        house.live(500)
+        house.live(2000, broker=False)
+        say(radio.calls)
+        say(len(house.online), house.news)
+
+
 def health() -> None:
     kept = Health()
     for turn in range(200):
@@ -257,6 +274,7 @@ def main() -> None:
         sampling,
         keeping,
         dates,
+        radios,
         health,
         signature,
     ):

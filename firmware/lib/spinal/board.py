@@ -5,6 +5,8 @@ import select
 import machine
 import network
 
+from spinal.compat import random_below
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -96,15 +98,23 @@ class Board:
             for index, config in enumerate(node["sensors"])
         ]
         self._wlan = network.WLAN(network.STA_IF)
-        self._wlan.active(True)  # noqa: FBT003 - the port's own call
-        if node["wifi"] is not None:
-            self._wlan.connect(node["wifi"]["ssid"], node["wifi"]["key"])
+        self._radio: Any = None
+        if node["wifi"] is None:
+            self._wlan.active(True)  # noqa: FBT003 - the port's own call
+        else:
+            from spinal.radio import Radio  # noqa: PLC0415 - for boards with a Wi-Fi of their own
+
+            self._radio = Radio(self._wlan, node["wifi"], random_below)
         self._poller = select.poll()
         self._watched: tuple | None = None
         self._service = None
         if hasattr(machine, "wake_source"):
             descriptor, self._service = machine.wake_source()
             self._poller.register(descriptor, select.POLLIN)
+
+    def keep_network(self, ticks_ms: int, *, linked: bool) -> str | None:
+        """Called once a second, with the watchdog running: radios hang. What is news, or None."""
+        return self._radio and self._radio.keep(ticks_ms, linked=linked)
 
     def network_up(self) -> bool:
         """Whether there is a network, so that the link may try."""

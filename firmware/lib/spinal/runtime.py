@@ -385,6 +385,9 @@ class Runtime:
         for payload in self.rejects.tick(self.clock.now(self.ticks_ms)[0], self.ticks_ms):
             self.outgoing.reject(payload, self.ticks_ms)
         self.upkeep.each_second()
+        news = self.board.keep_network(self.ticks_ms, linked=self.linked)
+        if news is not None:
+            self.log(news)
         gone = self.outbox.take_drops()
         self.upkeep.dropped(gone)
         if self.outbox.dropped != self._shed:
