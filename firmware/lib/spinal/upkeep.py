@@ -80,10 +80,12 @@ class Upkeep:
         self._watchdog.feed()
         if not self._good and elapsed(board.ticks_ms, self._began) >= _GOOD_AFTER_MS:
             self._good = True
-            if _slots(board).good():
-                self.updates.tell(self.version, "probation", "succeeded", None)
+            self._end_trial()
         if board.clock.synced and board.node["identity"] is not None:
             self._follow(board.clock.unix_ms(board.ticks_ms))
+        if elapsed(board.ticks_ms, self._logs_from) >= _MINUTE_MS:
+            # Here, not where something is logged: a week later the tick would lie ahead.
+            self._logs, self._logs_from = 0, board.ticks_ms
         if elapsed(board.ticks_ms, self._health_at) >= 0:
             self._health_at = later(board.ticks_ms, board.node["health_s"] * _SECOND_MS)
             self._report_health()
@@ -91,6 +93,15 @@ class Upkeep:
             self._updates = None
             for name in _OF_UPDATES:
                 _forget(name)
+
+    def _end_trial(self) -> None:
+        try:
+            ended = _slots(self._board).good()
+        except OSError as error:
+            self._board.log("this boot is not kept as a good one: %r" % error, "error")
+            return
+        if ended:
+            self.updates.tell(self.version, "probation", "succeeded", None)
 
     def set_clock(self, certificate: str) -> None:
         """Before the first connection: TLS refuses what is not valid yet (see `wallclock`)."""
@@ -148,8 +159,6 @@ class Upkeep:
         crash.note(text)
         if level == "info":
             return
-        if elapsed(board.ticks_ms, self._logs_from) >= _MINUTE_MS:
-            self._logs, self._logs_from = 0, board.ticks_ms
         self._logs += 1
         if self._logs == _LOGS_A_MINUTE:
             text = "more follows on the console; the last one told is: " + text
@@ -183,7 +192,7 @@ class Upkeep:
         board = self._board
         loop_p99, drops = self._health.take()
         payload = {
-            "uptime": elapsed(board.ticks_ms, self._began) // _SECOND_MS,
+            "uptime": board.clock.uptime_ms(board.ticks_ms) // _SECOND_MS,
             "heap_free": gc.mem_free(),
             "heap_largest": _largest_block(),
             "loop_p99": loop_p99,
