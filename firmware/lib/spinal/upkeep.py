@@ -53,7 +53,8 @@ class Upkeep:
         self._good = False
         self._health_at = later(board.ticks_ms, board.node["health_s"] * _SECOND_MS)
         self._watchdog: Any = None
-        self._crash = self._last_crash()
+        # The slots are those that were flashed, maybe long before this application.
+        self._crash = self._last_crash(asked=getattr(here, "asked", False))
         self._day: int | None = None
         self._logs = 0
         self._logs_from = board.ticks_ms
@@ -182,9 +183,9 @@ class Upkeep:
         """Messages the outbox shed."""
         self._health.dropped(ranges)
 
-    def _last_crash(self) -> dict | None:
+    def _last_crash(self, *, asked: bool) -> dict | None:
         kept = self._board.stored(crash.RECORD)
-        if kept is None and _cause() == "watchdog":
+        if kept is None and not asked and _cause() == "watchdog":
             return crash.record("watchdog: the loop stood still", "", self._board.boot - 1)
         return kept
 
