@@ -91,8 +91,8 @@ class Slots:
         self._store.write(_RECORD, record)
 
     def _keep(self) -> None:
-        self._store.write(_RECORD, self._record)
         self._show()
+        self._store.write(_RECORD, self._record)
 
     def _show(self) -> None:
         record = self._record
@@ -104,7 +104,12 @@ def enter() -> None:
     """Count this boot and put the application it starts in front of the search path."""
     global here  # noqa: PLW0603 - a board boots once, and what runs later asks this module
     here = Slots(Store("."))
-    here.count_boot()
+    try:
+        here.count_boot()
+    except OSError as error:
+        # Ports do not go on to main.py after an error here; a flash that is full or worn out still
+        # has a program on it.
+        print("this boot is not counted:", error)  # noqa: T201 - the console is a board's log
     if here.slot:
         sys.path.insert(0, here.slot)
         # The application brings its own; what this module used is the flashed one's.

@@ -59,6 +59,7 @@ class Runtime:
         self.ticks_ms = compat.ticks()
         self.values: dict = {}
         self.store = Store(".", compat.fsync)
+        self.upkeep: Any = None  # while it is made, there is only the console to tell
         self.boot = self._count_boot()
         self.rejects = Rejects()
         self.upkeep = Upkeep(self)
@@ -162,7 +163,8 @@ class Runtime:
         """One line on the console; a warning or an error goes to the hub as well."""
         line = "[%d] %s" % (self.ticks_ms, text)
         print(line)  # noqa: T201 - the console is a board's log
-        self.upkeep.log(level, line)
+        if self.upkeep is not None:
+            self.upkeep.log(level, line)
 
     # Called by the parts.
 
@@ -235,9 +237,18 @@ class Runtime:
             self.log("%s is lost: %s" % (name, error), "error")
             return None
 
-    def store_ledger(self) -> None:
-        """Keep the ledger; returns once it is on the flash."""
-        self.store.write("ledger", self.ledger.stored())
+    def keep(self, name: str, value: object) -> bool:
+        """Keep a value; returns once it is on the flash, False when that takes no more."""
+        try:
+            self.store.write(name, value)
+        except (OSError, StoreError) as error:
+            self.log("%s is not kept: %r" % (name, error), "error")
+            return False
+        return True
+
+    def store_ledger(self) -> bool:
+        """Keep the ledger; whether it is on the flash."""
+        return self.keep("ledger", self.ledger.stored())
 
     def store_rule(self, reflex_id: str, payload: dict | None) -> dict | None:
         """Keep a rule on the flash, None forgets it; the error when that fails, else None."""
@@ -424,7 +435,7 @@ class Runtime:
     def _count_boot(self) -> int:
         stored = self.stored("boot")
         boot = (stored["boot"] if stored else 0) + 1
-        self.store.write("boot", {"boot": boot})
+        self.keep("boot", {"boot": boot})
         return boot
 
     def _restore_rules(self) -> None:
@@ -436,7 +447,7 @@ class Runtime:
         if self.upkeep.safe:
             # One of them may be what the board does not get over; which one, nobody can tell.
             suspended = {rule["reflex_id"]: rule["version"] for rule in rules}
-            self.store.write("suspended", suspended)
+            self.keep("suspended", suspended)
             self.log("safe mode: %d reflexes are off" % len(suspended), "error")
         for reflex_id, version in (self.stored("suspended") or {}).items():
             self.engine.suspend(reflex_id, version)

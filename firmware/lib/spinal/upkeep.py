@@ -134,10 +134,7 @@ class Upkeep:
         now = wallclock.follow(machine.RTC(), unix_ms)
         stored = board.stored("clock")
         if stored is None or stored[:3] != now[:3]:
-            try:
-                board.store.write("clock", now)
-            except OSError as error:
-                board.log("the date cannot be kept: %r" % error, "error")
+            board.keep("clock", now)
         _forget("wallclock")
 
     def link_up(self) -> None:
@@ -152,7 +149,7 @@ class Upkeep:
         """The broker has a message; a crash that is told needs not be kept."""
         if self._crash is not None and topic.endswith("/crash"):
             self._crash = None
-            self._board.store.write(crash.RECORD, None)
+            self._board.keep(crash.RECORD, None)
 
     def log(self, level: str, text: str) -> None:
         """Note a line; send it when it is a warning or worse, at most ten a minute."""
