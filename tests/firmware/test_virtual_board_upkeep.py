@@ -12,6 +12,7 @@ from firmware.hub_stand import DOOR, LAMP, HubStand, door_rule, node
 from firmware.rigs import CHECKOUT, Broker
 from firmware.update_pack import KEY, Pack
 from nervus.simulator import Toolchain, VirtualBoard, image
+from spinal.store import Store
 
 TOOLS = CHECKOUT / ".tools"
 
@@ -58,6 +59,41 @@ async def test_a_loop_that_stands_still_is_ended_by_the_watchdog_and_told(
     assert report.payload["cause"] == "watchdog: the loop stood still"
     assert report.payload["boot"] == 1
     assert health.payload["status"] == "online"
+
+
+async def test_a_crash_is_kept_until_the_broker_has_it(
+    broker: Broker, hub: HubStand, tmp_path: Path
+) -> None:
+    flash = tmp_path / "m1"
+    flash.mkdir()
+    kept = {"boot": 1, "cause": "ValueError: x", "trace": "t", "log": []}
+    Store(str(flash)).write("crash", kept)
+    async with VirtualBoard(flash, node(broker.port)) as board:
+        await hub.until("CrashReport", lambda _: True)
+        async with asyncio.timeout(8):
+            while Store(str(flash)).read("crash") is not None:  # noqa: ASYNC110 - its flash
+                await asyncio.sleep(0.02)
+        assert board.starts == 1
+    Store(str(flash)).write("crash", kept)
+    deaf = asyncio.Event()
+
+    async def acknowledges_nothing(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read(1)
+        writer.write(b"\x20\x02\x00\x00\x90\x08\x00\x01" + b"\x01" * 6)
+        said = b""
+        while b"CrashReport" not in said:
+            said += await reader.read(4096)
+        deaf.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(acknowledges_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, VirtualBoard(flash, node(port)), asyncio.timeout(8):
+        await deaf.wait()
+    assert Store(str(flash)).read("crash") == kept
 
 
 @pytest.mark.timeout(60)  # it takes the firmware whole, a kilobyte at a time
