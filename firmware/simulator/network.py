@@ -14,39 +14,34 @@ class WLAN:
     A board whose node names no Wi-Fi never asks for one: it is joined by itself.
     """
 
-    PM_NONE = 0
-
     def __init__(self, interface: int = STA_IF) -> None:
         del interface
         self._active = False
-        self._asked = False
-        self._joined = False
+        self._started = False
+        self._linked = False
 
     def active(self, *flag: bool) -> bool:
         """Read or set whether the radio is on."""
         if flag:
             self._active = bool(flag[0])
-            self._joined = False
+            self._linked = False
         return self._active
-
-    def config(self, **settings: object) -> None:
-        """Take the power management; there is none."""
 
     def connect(self, ssid: str | None = None, key: str | None = None) -> None:
         """Join; in vain when there is no Wi-Fi at this moment."""
         del ssid, key
-        self._asked = True
-        self._joined = self._active and channel.wifi
+        self._started = True
+        self._linked = self._active and channel.wifi
 
     def disconnect(self) -> None:
         """Leave."""
-        self._joined = False
+        self._linked = False
 
     def isconnected(self) -> bool:
         """Whether the board is on the network."""
         if not channel.wifi:
-            self._joined = False
-        return self._active and channel.wifi and (self._joined or not self._asked)
+            self._linked = False
+        return self._active and channel.wifi and (self._linked or not self._started)
 
     def status(self, parameter: str) -> int:
         """The signal in dBm for "rssi"."""

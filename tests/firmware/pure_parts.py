@@ -8,7 +8,7 @@ import sys
 
 from wlan_ports import RADIOS, House
 
-from spinal import topics, wallclock, wiring
+from spinal import topics, wiring
 from spinal.ed25519 import verify_slices
 from spinal.health import Health
 from spinal.jsonprint import dumps
@@ -20,6 +20,7 @@ from spinal.rejects import Rejects
 from spinal.rulebook import RuleBook
 from spinal.sensing import Sensing
 from spinal.store import Store, StoreError
+from spinal.wallclock import WallClock
 
 TEXTS = ("porch-1", "a.b", "a/b", "+", "#", "grün", "%", "", "x" * 65, "o\n", "a b")
 NODE = {
@@ -205,22 +206,22 @@ class Rtc:
 
 
 def dates() -> None:
+    head = b"0\x82\x01\x000\x81\xf0\xa0\x03\x02\x01\x02\x02\x01\x070\x000\x01!0\x1e"
+    clock = None
+    for der in (head + b"\x18\x0f20510203040506Z", head + b"\x17\x0d261122090307Z", head):
+        for stored in (None, [2090, 1, 2, 3, 4, 5], [2020, 1, 1, 0, 0, 0]):
+            rtc = Rtc()
+            try:
+                clock = WallClock(rtc, der, stored)
+                say(clock.was_behind, rtc.moment)
+            except ValueError as error:
+                say(error)
     rtc = Rtc()
+    clock = WallClock(rtc, head + b"\x17\x0d180101000000Z", None)
     for day in range(0, 60000, 977):
-        stored = wallclock.follow(rtc, 1_600_000_000_123 + day * 86_400_000)
-        say(stored, rtc.moment, wallclock.advance(rtc, "no") or rtc.moment[0])
-        say(wallclock.advance(rtc, "The certificate validity starts in the future\n"), rtc.moment)
-    head = b"\x30\x82\x01\x00\x30\x81\xf0\xa0\x03\x02\x01\x02\x02\x01\x07\x30\x00\x30\x01!"
-    for der in (
-        head + b"\x30\x1e\x17\x0d261122090307Z",
-        head + b"\x30\x1e\x18\x0f20510203040506Z",
-        head,
-    ):
-        try:
-            say(wallclock.begin(Rtc(), der, None), wallclock.begin(rtc, der, [2090, 1, 2, 3, 4, 5]))
-            say(rtc.moment)
-        except ValueError as error:
-            say(error)
+        unix_ms = 1_600_000_000_123 + day * 86_400_000
+        say(clock.tick(unix_ms), clock.tick(unix_ms), rtc.moment, clock.refuse("no"))
+        say(clock.refuse("The certificate validity starts in the future\n"), rtc.moment)
 
 
 def radios() -> None:

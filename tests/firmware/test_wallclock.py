@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware.rigs import Certificates
-from spinal import wallclock
+from spinal.wallclock import WallClock
 
 FUTURE = "The certificate validity starts in the future\n"  # as mbedTLS ends its lines
 FORGED = "The certificate is not correctly signed by the trusted CA\n" + FUTURE
 ESP32, RP2 = (2000, 1, 1, 5, 0, 0, 3, 0), (2021, 1, 1, 4, 0, 0, 3, 0)
+# As far as it is read: version, serial number, algorithm, issuer, the begin of its validity.
+DER = b"0\x1e0\x1c\xa0\x03\x02\x01\x02\x02\x01\x070\x000\x000\x0f\x17\x0d200101000000Z"
 MOMENTS = st.datetimes(min_value=dt.datetime(2021, 1, 2), max_value=dt.datetime(2099, 12, 31))  # noqa: DTZ001 - UTC throughout
 
 
@@ -50,7 +52,7 @@ def test_after_a_power_cut_no_certificate_of_ours_lies_in_the_future(
     der, valid = own(certificates)
     clock = Clock(port)
 
-    assert wallclock.begin(clock, der, None)
+    assert WallClock(clock, der, None).was_behind
     assert clock.says == valid
 
 
@@ -61,22 +63,28 @@ def test_the_latest_moment_known_to_have_passed_counts(
 ) -> None:
     der, valid = own(certificates)
     told = valid + dt.timedelta(days=days)
-    stored = wallclock.follow(Clock(port), int(told.timestamp() * 1000))
+    before = WallClock(Clock(port), der, None)
+    stored = before.tick(int(told.timestamp() * 1000))
     clock = Clock(port)
-    wallclock.begin(clock, der, stored)
+    WallClock(clock, der, stored)
 
     assert clock.says == max(told, valid)
-    assert not wallclock.begin(clock, der, stored)
+    assert not WallClock(clock, der, stored).was_behind
 
 
 @given(moment=MOMENTS)
 def test_the_hubs_time_is_set_to_the_second(moment: dt.datetime) -> None:
     told = moment.replace(tzinfo=dt.UTC)
     clock = Clock(ESP32)
-    kept = wallclock.follow(clock, int(told.timestamp() * 1000))
+    made = WallClock(clock, DER, None)
+    kept = made.tick(int(told.timestamp() * 1000))
 
     assert clock.says == told.replace(microsecond=0)
     assert kept == [*told.timetuple()[:6]]
+    # The flash is not worn for each second of a day.
+    midnight = told.replace(hour=23, minute=59, second=59)
+    assert made.tick(int(midnight.timestamp() * 1000)) is None
+    assert made.tick(int(midnight.timestamp() * 1000) + 1000) is not None
 
 
 @given(moment=MOMENTS)
@@ -84,8 +92,9 @@ def test_a_broker_with_a_newer_certificate_is_reached_in_the_end(moment: dt.date
     begins = moment.replace(tzinfo=dt.UTC)
     clock = Clock(RP2)
     tries = 0
+    made = WallClock(clock, DER, None)
     while clock.says < begins:
-        assert wallclock.advance(clock, FUTURE)
+        assert made.refuse(FUTURE)
         tries += 1
 
     assert clock.says < begins + dt.timedelta(days=30)  # it is renewed 30 days before it ends
@@ -97,7 +106,7 @@ def test_a_broker_with_a_newer_certificate_is_reached_in_the_end(moment: dt.date
 def test_nobody_else_moves_the_clock(refusal: str) -> None:
     clock = Clock(RP2)
 
-    assert not wallclock.advance(clock, refusal)
+    assert not WallClock(clock, DER, None).refuse(refusal)
     assert clock.moment == RP2
 
 
@@ -105,7 +114,7 @@ def test_nobody_else_moves_the_clock(refusal: str) -> None:
 def test_what_is_no_certificate_is_refused(certificates: Certificates, kept: int) -> None:
     der, _ = own(certificates)
     with pytest.raises(ValueError, match="is no X"):
-        wallclock.begin(Clock(ESP32), der[:kept], None)
+        WallClock(Clock(ESP32), der[:kept], None)
 
 
 def test_times_beyond_2049_are_read() -> None:
@@ -123,5 +132,5 @@ def test_times_beyond_2049_are_read() -> None:
     )
     clock = Clock(ESP32)
 
-    assert wallclock.begin(clock, made.public_bytes(serialization.Encoding.DER), None)
+    assert WallClock(clock, made.public_bytes(serialization.Encoding.DER), None).was_behind
     assert clock.says == begins

@@ -63,7 +63,7 @@ class Sensor:
 class Actuator:
     """One output, in its boot state from the moment it exists."""
 
-    def __init__(self, config: dict) -> None:
+    def __init__(self, config: dict, _: object) -> None:
         self.id = config["id"]
         self._invert = config["invert"]
         level = self._level(config["boot"])
@@ -90,31 +90,36 @@ class Board:
 
     def __init__(self, node: dict) -> None:
         self._edge = False
-        self.actuators = {}
-        for index, config in enumerate(node["actuators"]):
-            self.actuators[config["id"]] = _wired("actuators", index, Actuator, config)
-        self.sensors = [
-            _wired("sensors", index, Sensor, config, self._wake)
-            for index, config in enumerate(node["sensors"])
-        ]
+        self.actuators: dict = {}
+        self.sensors: list = []
+        for name, part in (("actuators", Actuator), ("sensors", Sensor)):
+            for index, config in enumerate(node[name]):
+                try:
+                    made: Any = part(config, self._wake)
+                except ValueError as error:
+                    # This port has no such pin, or not for that.
+                    from spinal.node import NodeError  # noqa: PLC0415 - let go of once it was read
+
+                    rule = "this board cannot have it on pin %d: %s" % (config["pin"], error)
+                    raise NodeError("node.json", "%s[%d]" % (name, index), rule) from error
+                if part is Actuator:
+                    self.actuators[made.id] = made
+                else:
+                    self.sensors.append(made)
         self._wlan = network.WLAN(network.STA_IF)
-        self._radio: Any = None
+        self.radio: Any = None
         if node["wifi"] is None:
             self._wlan.active(True)  # noqa: FBT003 - the port's own call
         else:
             from spinal.radio import Radio  # noqa: PLC0415 - for boards with a Wi-Fi of their own
 
-            self._radio = Radio(self._wlan, node["wifi"], random_below)
+            self.radio = Radio(self._wlan, node["wifi"], random_below)
         self._poller = select.poll()
         self._watched: tuple | None = None
         self._service = None
         if hasattr(machine, "wake_source"):
             descriptor, self._service = machine.wake_source()
             self._poller.register(descriptor, select.POLLIN)
-
-    def keep_network(self, ticks_ms: int, *, linked: bool) -> str | None:
-        """Called once a second, with the watchdog running: radios hang. What is news, or None."""
-        return self._radio and self._radio.keep(ticks_ms, linked=linked)
 
     def network_up(self) -> bool:
         """Whether there is a network, so that the link may try."""
@@ -161,15 +166,3 @@ class Board:
 
     def _wake(self) -> None:
         self._edge = True
-
-
-def _wired(name: str, index: int, part: "Any", config: dict, *more: object) -> "Any":
-    """A part on its pin; NodeError when this port has no such pin, or not for that."""
-    try:
-        return part(config, *more)
-    except ValueError as error:
-        from spinal.node import NodeError  # noqa: PLC0415 - let go of once the node was read
-
-        where = "%s[%d]" % (name, index)
-        rule = "this board cannot have it on pin %d: %s" % (config["pin"], error)
-        raise NodeError("node.json", where, rule) from error

@@ -50,7 +50,7 @@ class Radio:
             return self._step(ticks_ms, linked=linked)
         except (OSError, RuntimeError) as error:
             # What is due next has its time all the same; each port has its own words and errors.
-            return "the radio says %r" % error
+            return "the radio says: %s" % error
 
     def _step(self, now: int, *, linked: bool) -> str | None:
         if self._at is None:

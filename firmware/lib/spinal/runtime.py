@@ -312,7 +312,7 @@ class Runtime:
         if reason == "oversize":
             self.refuse(WireError("oversize", "size", self._link.last_error[1]))
         elif reason == "tls":
-            self.upkeep.tls_refused(self._link.last_error[1])
+            self.upkeep.refuse(self._link.last_error[1])
 
     def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> "Iterator[None]":
         """A message for this board, and the work on it."""
@@ -396,9 +396,11 @@ class Runtime:
         for payload in self.rejects.tick(self.clock.now(self.ticks_ms)[0], self.ticks_ms):
             self.outgoing.reject(payload, self.ticks_ms)
         self.upkeep.each_second()
-        news = self.board.keep_network(self.ticks_ms, linked=self.linked)
-        if news is not None:
-            self.log(news)
+        if self.board.radio is not None:
+            # Here, with the watchdog running: radios hang.
+            news = self.board.radio.keep(self.ticks_ms, linked=self.linked)
+            if news is not None:
+                self.log(news)
         gone = self.outbox.take_drops()
         self.upkeep.dropped(gone)
         if self.outbox.dropped != self._shed:
@@ -458,19 +460,12 @@ class Runtime:
             return compat.Dialler()
         try:
             context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
-            self.upkeep.set_clock(identity["cert"])
+            self.upkeep.begin(identity["cert"])
         except (OSError, ValueError) as error:
             # Without an identity there is no link, and the reflexes run all the same.
-            return self._no_identity(str(error))
+            self.log("no link without an identity: %s" % error, "error")
+            context = error
         return compat.Dialler(context, self.node["broker"]["server_name"])
-
-    def _no_identity(self, text: str) -> object:
-        self.log("no link without an identity: " + text, "error")
-
-        def dial(_host: str, _port: int) -> None:
-            raise link.LinkError("identity", text)
-
-        return dial
 
 
 def _spill(node: dict) -> "Spill | None":

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _SECOND_MS = 1000
 _MINUTE_MS = 60000
-_DAY_MS = 86400000
 _GOOD_AFTER_MS = 30000
 _LOGS_A_MINUTE = 10
 _LOG_TEXT = 512
@@ -55,7 +54,7 @@ class Upkeep:
         self._watchdog: Any = None
         # The slots are those that were flashed, maybe long before this application.
         self._crash = self._last_crash(asked=getattr(here, "asked", False))
-        self._day: int | None = None
+        self._clock: Any = None
         self._logs = 0
         self._logs_from = board.ticks_ms
         if here.trial or here.taken_back or _exists("update.txt"):
@@ -81,9 +80,15 @@ class Upkeep:
         self._watchdog.feed()
         if not self._good and elapsed(board.ticks_ms, self._began) >= _GOOD_AFTER_MS:
             self._good = True
-            self._end_trial()
-        if board.clock.synced and board.node["identity"] is not None:
-            self._follow(board.clock.unix_ms(board.ticks_ms))
+            try:
+                if _slots(board).good():
+                    self.updates.tell(self.version, "probation", "succeeded", None)
+            except OSError as error:
+                board.log("this boot is not kept as a good one: %r" % error, "error")
+        if board.clock.synced and self._clock is not None:
+            now = self._clock.tick(board.clock.unix_ms(board.ticks_ms))
+            if now is not None:
+                board.keep("clock", now)
         if elapsed(board.ticks_ms, self._logs_from) >= _MINUTE_MS:
             # Here, not where something is logged: a week later the tick would lie ahead.
             self._logs, self._logs_from = 0, board.ticks_ms
@@ -95,47 +100,19 @@ class Upkeep:
             for name in _OF_UPDATES:
                 _forget(name)
 
-    def _end_trial(self) -> None:
-        try:
-            ended = _slots(self._board).good()
-        except OSError as error:
-            self._board.log("this boot is not kept as a good one: %r" % error, "error")
-            return
-        if ended:
-            self.updates.tell(self.version, "probation", "succeeded", None)
-
-    def set_clock(self, certificate: str) -> None:
-        """Before the first connection: TLS refuses what is not valid yet (see `wallclock`)."""
-        from spinal import wallclock  # noqa: PLC0415 - let go of below
+    def begin(self, certificate: str) -> None:
+        """Before the first connection: set the port's clock, for TLS asks for it."""
+        from spinal.wallclock import WallClock  # noqa: PLC0415 - for boards with an identity
 
         with open(certificate, "rb") as file:
-            behind = wallclock.begin(machine.RTC(), file.read(), self._board.stored("clock"))
-        if behind:
+            self._clock = WallClock(machine.RTC(), file.read(), self._board.stored("clock"))
+        if self._clock.was_behind:
             self._board.log("the port's clock was behind and is set")
-        _forget("wallclock")
 
-    def tls_refused(self, text: str) -> None:
-        """The broker was refused: maybe only since the port's clock is behind."""
-        from spinal import wallclock  # noqa: PLC0415 - as above
-
-        if wallclock.advance(machine.RTC(), text):
+    def refuse(self, text: str) -> None:
+        """TLS refused the broker: maybe only since the port's clock is behind."""
+        if self._clock.refuse(text):
             self._board.log("the port's clock is behind and goes on by some days", "warning")
-        _forget("wallclock")
-
-    def _follow(self, unix_ms: "Any") -> None:
-        """Set the port's clock once a day, and keep the date for the next boot."""
-        day = unix_ms // _DAY_MS
-        if day == self._day:
-            return
-        self._day = day
-        from spinal import wallclock  # noqa: PLC0415 - as above
-
-        board = self._board
-        now = wallclock.follow(machine.RTC(), unix_ms)
-        stored = board.stored("clock")
-        if stored is None or stored[:3] != now[:3]:
-            board.keep("clock", now)
-        _forget("wallclock")
 
     def link_up(self) -> None:
         """Say what happened while nobody listened."""

@@ -19,38 +19,44 @@ _SEQUENCE, _UTC_TIME, _VERSION = 0x30, 0x17, 0xA0
 _BEFORE_VALIDITY = 3  # serial number, algorithm, issuer
 
 
-def begin(rtc: "Any", certificate: bytes, stored: "list[int] | None") -> bool:
-    """Set a clock that lies behind to what has passed; whether that was needed.
+class WallClock:
+    """The port's clock, from boot on not behind what has passed.
 
     certificate: the board's own, in DER, which was not made later than it was flashed. stored: what
-    `follow` returned last. ValueError when the certificate cannot be read.
+    `tick` returned last. `was_behind`: whether the clock had to be set. ValueError when the
+    certificate cannot be read.
     """
-    known = _not_before(certificate)
-    if stored is not None and stored > known:
-        known = stored
-    if _read(rtc) >= known:
-        return False
-    _set(rtc, known)
-    return True
 
+    def __init__(self, rtc: "Any", certificate: bytes, stored: "list[int] | None") -> None:
+        self._rtc = rtc
+        self._day: int | None = None
+        known = _not_before(certificate)
+        if stored is not None and stored > known:
+            known = stored
+        self.was_behind = _read(rtc) < known
+        if self.was_behind:
+            _set(rtc, known)
 
-def follow(rtc: "Any", unix_ms: int) -> "list[int]":
-    """Set the clock to the hub's time; returns it for `begin`."""
-    seconds = unix_ms // 1000
-    return _set(rtc, _date(seconds // 86400) + _time(seconds % 86400))
+    def tick(self, unix_ms: int) -> "list[int] | None":
+        """Take the hub's time, once a day; then it is returned, for the next boot."""
+        seconds = unix_ms // 1000
+        day = seconds // 86400
+        if day == self._day:
+            return None
+        self._day = day
+        return _set(self._rtc, _date(day) + _time(seconds % 86400))
 
+    def refuse(self, text: str) -> bool:
+        """Go on by 30 days when nothing but the date spoke against the broker; whether it did.
 
-def advance(rtc: "Any", refusal: str) -> bool:
-    """Go on by 30 days when nothing but the date speaks against the broker; whether it did.
-
-    It has a new certificate, and this board was without power when that was made. A certificate of
-    somebody else's is refused for more than its date, so nobody else can move the clock.
-    """
-    if refusal.strip() != _TOO_EARLY:
-        return False
-    now = _read(rtc)
-    _set(rtc, _date(_days(now) + _STEP_DAYS) + now[3:])
-    return True
+        It has a new certificate, and this board was without power when that was made. One of
+        somebody else's is refused for more than its date, so nobody else can move the clock.
+        """
+        if text.strip() != _TOO_EARLY:
+            return False
+        now = _read(self._rtc)
+        _set(self._rtc, _date(_days(now) + _STEP_DAYS) + now[3:])
+        return True
 
 
 def _read(rtc: "Any") -> "list[int]":

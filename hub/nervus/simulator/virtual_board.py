@@ -202,7 +202,6 @@ class VirtualBoard:
         environment = {
             "HOME": str(self.flash),
             "NERVUS_RESET_CAUSE": str(cause),
-            "NERVUS_UNIQUE_ID": self.device_id,
         }
         process = await BoardProcess.start(
             toolchain,
