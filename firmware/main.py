@@ -19,16 +19,18 @@ try:
     Runtime(node).run()
 except Exception as error:  # noqa: BLE001 - kept, told to the hub, then the board starts anew
     sys.print_exception(error)
-    if type(error).__name__ == "NodeError":
+    # A wrong node file does not get right by a restart: the board is left at its prompt. It gets
+    # there by the end of this file; sys.exit() would be a soft reset, again and again.
+    lasting = type(error).__name__ == "NodeError"
+    if lasting:
         import slots
 
-        if slots.here is None or not slots.here.trial:
-            # A wrong node file does not get right by a restart: the board is left at its prompt.
-            sys.exit()
-    try:
-        from spinal import crash
+        lasting = slots.here is None or not slots.here.trial
+    if not lasting:
+        try:
+            from spinal import crash
 
-        crash.keep(error)
-    finally:
-        time.sleep(RESTART_AFTER_S)
-        machine.reset()
+            crash.keep(error)
+        finally:
+            time.sleep(RESTART_AFTER_S)
+            machine.reset()

@@ -31,6 +31,8 @@ class Slots:
         safe: Whether this boot comes after too many bad ones; nothing that may crash is to run.
         refused: Version that was taken back after its trial, "" for none.
         taken_back: Whether this boot is the one that took it back.
+        asked: Whether this boot was asked for. An RP2 that restarts by itself and one that its
+            watchdog restarts say the same.
     """
 
     def __init__(self, store: Store) -> None:
@@ -41,6 +43,7 @@ class Slots:
             self._record = dict(_NEW)  # what was flashed is always whole
         self.taken_back = False
         self.safe = False
+        self.asked = False
         self._show()
 
     def count_boot(self) -> None:
@@ -53,6 +56,7 @@ class Slots:
             record["bad"] = 0
             self.taken_back = True
         self.safe = record["bad"] >= BAD_BOOTS
+        self.asked = record.pop("asked", False)
         record["bad"] += 1
         self._keep()
 
@@ -69,6 +73,7 @@ class Slots:
     def restarting(self) -> None:
         """The board is about to restart by intention: that makes no bad boot."""
         self._record["bad"] = 0
+        self._record["asked"] = True
         self._keep()
 
     def free(self) -> str:
@@ -86,8 +91,8 @@ class Slots:
         self._store.write(_RECORD, record)
 
     def _keep(self) -> None:
-        self._store.write(_RECORD, self._record)
         self._show()
+        self._store.write(_RECORD, self._record)
 
     def _show(self) -> None:
         record = self._record
@@ -99,7 +104,12 @@ def enter() -> None:
     """Count this boot and put the application it starts in front of the search path."""
     global here  # noqa: PLW0603 - a board boots once, and what runs later asks this module
     here = Slots(Store("."))
-    here.count_boot()
+    try:
+        here.count_boot()
+    except OSError as error:
+        # Ports do not go on to main.py after an error here; a flash that is full or worn out still
+        # has a program on it.
+        print("this boot is not counted:", error)  # noqa: T201 - the console is a board's log
     if here.slot:
         sys.path.insert(0, here.slot)
         # The application brings its own; what this module used is the flashed one's.

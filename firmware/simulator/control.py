@@ -25,17 +25,17 @@ class Channel:
         self._file = open(descriptor, "r+b")  # noqa: SIM115 - open as long as the board runs
         self._buffer = bytearray(512)
         self._line = bytearray()
-        self._backlog = bytearray()
-        self._lost = 0
-        self._watchers = {}
+        self._waiting = bytearray()
+        self._shed = 0
+        self._watched = {}
 
     def watch(self, pin: object, call: object) -> None:
         """Have `call()` run when an input pin changes."""
-        self._watchers[pin] = call
+        self._watched[pin] = call
 
     def service(self) -> None:
         """Take what came in, without waiting. Ends the process when the other side is gone."""
-        if self._backlog or self._lost:
+        if self._waiting or self._shed:
             self._send()
         view = memoryview(self._buffer)
         while True:
@@ -45,7 +45,7 @@ class Channel:
             if size == 0:
                 sys.exit(0)
             self._line.extend(view[:size])
-            self._take_lines()
+            self._take()
             if size < len(view):
                 return
 
@@ -53,7 +53,7 @@ class Channel:
         """Record a change of an output."""
         self._record('{"at_ns":%d,"%s":%d,"value":%d}\n' % (time.time_ns(), kind, number, value))
 
-    def _take_lines(self) -> None:
+    def _take(self) -> None:
         *lines, rest = bytes(self._line).split(b"\n")
         if len(rest) > _LINE_LIMIT:
             raise ValueError("a control line of more than %d bytes" % _LINE_LIMIT)
@@ -70,24 +70,24 @@ class Channel:
             pin = message["pin"]
             changed = self.pins.get(pin) != message["value"]
             self.pins[pin] = message["value"]
-            if changed and pin in self._watchers:
-                self._watchers[pin]()
+            if changed and pin in self._watched:
+                self._watched[pin]()
 
     def _record(self, line: str) -> None:
-        if len(self._backlog) > _BACKLOG_LIMIT:
-            self._lost += 1
+        if len(self._waiting) > _BACKLOG_LIMIT:
+            self._shed += 1
             return
-        self._backlog.extend(line.encode())
+        self._waiting.extend(line.encode())
         self._send()
 
     def _send(self) -> None:
-        if self._lost and len(self._backlog) < _BACKLOG_LIMIT:
-            line = '{"at_ns":%d,"lost":%d}\n' % (time.time_ns(), self._lost)
-            self._backlog.extend(line.encode())
-            self._lost = 0
-        size = self._file.write(self._backlog)
+        if self._shed and len(self._waiting) < _BACKLOG_LIMIT:
+            line = '{"at_ns":%d,"lost":%d}\n' % (time.time_ns(), self._shed)
+            self._waiting.extend(line.encode())
+            self._shed = 0
+        size = self._file.write(self._waiting)
         if size:
-            self._backlog = self._backlog[size:]
+            self._waiting = self._waiting[size:]
 
 
 channel = Channel(int(os.getenv("NERVUS_CONTROL_FD")))

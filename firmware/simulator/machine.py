@@ -9,21 +9,24 @@ from control import channel
 from umachine import *  # noqa: F403 - this module extends the built-in one
 
 PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
-RESET_EXIT_CODE = 64
+_RESET_EXIT_CODE = 64
+_PINS = 64  # more than any port has; the ports' numbers have gaps, too
 
 
 class Pin:
     """A digital pin; an input reads 0, or 1 with a pull-up, until the outside sets it."""
 
-    IN, OUT, OPEN_DRAIN = 0, 1, 2
+    IN, OUT = 0, 1
     PULL_UP, PULL_DOWN = 1, 2
     IRQ_RISING, IRQ_FALLING = 1, 2
 
     def __init__(
         self, number: int, mode: int = -1, pull: int = -1, *, value: object | None = None
     ) -> None:
+        if not 0 <= number < _PINS:
+            raise ValueError("invalid pin")
         self.number = number
-        self._out = mode in (Pin.OUT, Pin.OPEN_DRAIN)
+        self._out = mode == Pin.OUT
         self._level = None
         if self._out:
             self.value(0 if value is None else value)
@@ -81,7 +84,7 @@ class PWM:
     def __init__(self, pin: object, *, freq: int = 1000, duty_u16: int = 0) -> None:
         self._number = pin.number if isinstance(pin, Pin) else pin
         self._freq = freq
-        self._duty = None
+        self._level = None
         self.duty_u16(duty_u16)
 
     def freq(self, *hertz: object) -> int | None:
@@ -94,15 +97,24 @@ class PWM:
     def duty_u16(self, *duty: object) -> int | None:
         """Read or set the duty cycle, 0 to 65,535."""
         if not duty:
-            return self._duty
-        if duty[0] != self._duty:
-            self._duty = duty[0]
-            channel.output("pwm", self._number, self._duty)
+            return self._level
+        if duty[0] != self._level:
+            self._level = duty[0]
+            channel.output("pwm", self._number, self._level)
         return None
 
-    def deinit(self) -> None:
-        """Switch the output off."""
-        self.duty_u16(0)
+
+class RTC:
+    """The port's clock, which starts as an ESP32's does: it keeps no time without power."""
+
+    _time: tuple = (2000, 1, 1, 0, 0, 0, 0, 0)
+
+    def datetime(self, *moment: tuple) -> tuple | None:
+        """Read or set (year, month, day, weekday, hour, minute, second, fraction); it stands."""
+        if not moment:
+            return RTC._time
+        RTC._time = moment[0]
+        return None
 
 
 class WDT:
@@ -110,28 +122,23 @@ class WDT:
 
     def __init__(self, id: int = 0, timeout: int = 5000) -> None:  # noqa: A002 - the port's own name
         del id
-        self._alarm = ffi.open("libc.so.6").func("I", "alarm", "I")
-        self._seconds = (timeout + 999) // 1000
+        self._watchdog = ffi.open("libc.so.6").func("I", "alarm", "I")
+        self._longest = (timeout + 999) // 1000
         self.feed()
 
     def feed(self) -> None:
         """Put the reset off by the timeout, in whole seconds."""
-        self._alarm(self._seconds)
+        self._watchdog(self._longest)
 
 
 def reset() -> None:
     """End the process; the virtual board's supervisor starts it again with the same flash."""
-    sys.exit(RESET_EXIT_CODE)
+    sys.exit(_RESET_EXIT_CODE)
 
 
 def reset_cause() -> int:
     """Why this start happened, one of the `…_RESET` constants."""
     return int(os.getenv("NERVUS_RESET_CAUSE") or PWRON_RESET)
-
-
-def unique_id() -> bytes:
-    """Bytes that stay the same for one virtual board."""
-    return (os.getenv("NERVUS_UNIQUE_ID") or "virtual").encode()
 
 
 def wake_source() -> tuple:

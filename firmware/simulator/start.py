@@ -4,6 +4,7 @@ import os
 import sys
 
 FIRMWARE = __file__.rsplit("/", 2)[0]
+SOFT_RESET = 64  # the supervisor starts the board again, as for `machine.reset`
 
 
 def _mount_rom(image: str) -> None:
@@ -22,11 +23,36 @@ def _mount_rom(image: str) -> None:
     vfs.mount(vfs.VfsRom(uctypes.bytearray_at(mapped, size)), "/rom")
 
 
+def _wait() -> None:
+    """Stay until the other side is gone, which ends the process; without one that is at once."""
+    if not os.getenv("NERVUS_CONTROL_FD"):
+        return
+    import select  # noqa: PLC0415 - a program that goes on does without
+
+    import machine  # noqa: PLC0415 - as above
+
+    print("at the prompt")  # noqa: T201 - the console is a board's log
+    descriptor, service = machine.wake_source()
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    while True:
+        poller.poll()
+        service()
+
+
 # This folder would stand before the compiled overlay, which takes a third of the heap.
 sys.path.pop(0)
 if os.getenv("NERVUS_ROM"):
     _mount_rom(os.getenv("NERVUS_ROM"))
 del _mount_rom
 # What a port does at power-on: each is compiled as it is read, in one set of names.
-execfile(FIRMWARE + "/boot.py")  # type: ignore[name-defined] # noqa: F821 - MicroPython's own
-execfile(FIRMWARE + "/main.py")  # type: ignore[name-defined] # noqa: F821 - as above
+try:
+    execfile(FIRMWARE + "/boot.py")  # type: ignore[name-defined] # noqa: F821 - MicroPython's own
+    execfile(FIRMWARE + "/main.py")  # type: ignore[name-defined] # noqa: F821 - as above
+except SystemExit as end:
+    if end.args and end.args[0] is not None:
+        raise
+    # On a board it does not end anything: it begins anew.
+    sys.exit(SOFT_RESET)
+# A board whose program has ended stands at its prompt until somebody comes.
+_wait()

@@ -6,6 +6,8 @@ print the same. The last line names the modules that were loaded.
 
 import sys
 
+from wlan_ports import RADIOS, House
+
 from spinal import topics, wiring
 from spinal.ed25519 import verify_slices
 from spinal.health import Health
@@ -13,10 +15,12 @@ from spinal.jsonprint import dumps
 from spinal.levels import level, unlevel
 from spinal.node import NodeError, check
 from spinal.packets import Framer, LinkError, subscribe_packet
+from spinal.radio import Radio
 from spinal.rejects import Rejects
 from spinal.rulebook import RuleBook
 from spinal.sensing import Sensing
 from spinal.store import Store, StoreError
+from spinal.wallclock import WallClock
 
 TEXTS = ("porch-1", "a.b", "a/b", "+", "#", "grün", "%", "", "x" * 65, "o\n", "a b")
 NODE = {
@@ -189,6 +193,51 @@ def keeping() -> None:
     say([rule["reflex_id"] for rule in rules], problems)
 
 
+class Rtc:
+    """A port's clock that stands."""
+
+    def __init__(self) -> None:
+        self.moment = (2021, 1, 1, 4, 0, 0, 0, 0)
+
+    def datetime(self, *moment: tuple) -> tuple:
+        if moment:
+            self.moment = moment[0]
+        return self.moment
+
+
+def dates() -> None:
+    head = b"0\x82\x01\x000\x81\xf0\xa0\x03\x02\x01\x02\x02\x01\x070\x000\x01!0\x1e"
+    clock = None
+    for der in (head + b"\x18\x0f20510203040506Z", head + b"\x17\x0d261122090307Z", head):
+        for stored in (None, [2090, 1, 2, 3, 4, 5], [2020, 1, 1, 0, 0, 0]):
+            rtc = Rtc()
+            try:
+                clock = WallClock(rtc, der, stored)
+                say(clock.was_behind, rtc.moment)
+            except ValueError as error:
+                say(error)
+    rtc = Rtc()
+    clock = WallClock(rtc, head + b"\x17\x0d180101000000Z", None)
+    for day in range(0, 60000, 977):
+        unix_ms = 1_600_000_000_123 + day * 86_400_000
+        say(clock.tick(unix_ms), clock.tick(unix_ms), rtc.moment, clock.refuse("no"))
+        say(clock.refuse("The certificate validity starts in the future\n"), rtc.moment)
+
+
+def radios() -> None:
+    for name in sorted(RADIOS):
+        radio = RADIOS[name]()
+        house = House(radio, Radio(radio, {"ssid": "s", "key": None}, lambda limit: limit // 3), 99)
+        for seconds, router in ((50, False), (90, True), (400, False), (60, True)):
+            radio.router = router
+            house.live(seconds)
+        radio.stuck = True
+        house.live(500)
+        house.live(2000, broker=False)
+        say(radio.calls)
+        say(len(house.online), house.news)
+
+
 def health() -> None:
     kept = Health()
     for turn in range(200):
@@ -225,6 +274,8 @@ def main() -> None:
         framing,
         sampling,
         keeping,
+        dates,
+        radios,
         health,
         signature,
     ):

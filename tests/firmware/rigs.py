@@ -213,6 +213,7 @@ def issue(
     name: str,
     issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None,
     hosts: list[x509.GeneralName],
+    begins_in: dt.timedelta = dt.timedelta(minutes=-5),
 ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -223,8 +224,8 @@ def issue(
         .issuer_name(issuer[0].subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(minutes=5))
-        .not_valid_after(now + dt.timedelta(hours=1))
+        .not_valid_before(now + begins_in)
+        .not_valid_after(now + begins_in + dt.timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
     if hosts:

@@ -95,6 +95,21 @@ def test_a_lost_link_brings_in_flight_items_back_in_order() -> None:
     assert drain(outbox) == order
 
 
+def test_what_was_in_flight_when_the_link_was_lost_is_marked_as_well() -> None:
+    outbox = Outbox(4, mark=lambda data: b"!" + data)
+    outbox.link_up()
+    put(outbox, 0)
+    first = outbox.next()
+    assert first
+    assert not first.data.startswith(b"!")
+    outbox.sent(first)
+    outbox.link_lost()
+    outbox.link_up()
+    again = outbox.next()
+    assert again is first
+    assert again.data.startswith(b"!")
+
+
 def test_an_item_that_was_never_acknowledged_is_known_as_a_repeat() -> None:
     outbox = Outbox(2)
     put(outbox, 0)

@@ -42,6 +42,14 @@ def test_a_cut_loses_nothing_that_waits_on_the_flash(kind: str) -> None:
     assert "(0, " in told
 
 
+@pytest.mark.parametrize("kind", ["VfsLfs2", "VfsFat"])
+def test_messages_leave_room_on_the_flash_for_what_the_board_keeps(kind: str) -> None:
+    written, lost, back, refused = on_board("full_flash.py", kind).split()
+    assert int(written) == int(lost) + int(back)
+    assert int(back) > 15
+    assert refused == "True"
+
+
 def on_board(script: str, *arguments: str) -> str:
     run = subprocess.run(
         [MICROPYTHON, "-X", "heapsize=4m", SCRIPTS / script, *arguments],

@@ -315,6 +315,16 @@ def test_a_restart_by_intention_is_no_bad_boot(board: Board) -> None:
         assert not board.slots.safe
 
 
+def test_a_restart_by_intention_is_told_from_one_of_the_watchdog(board: Board) -> None:
+    board.boot()
+    assert not board.slots.asked
+    board.slots.restarting()
+    board.boot()
+    assert board.slots.asked
+    board.boot()
+    assert not board.slots.asked
+
+
 def test_a_lost_record_starts_what_was_flashed(board: Board) -> None:
     board.update.offer(NEW.offer())
     board.run(NEW)

@@ -86,6 +86,14 @@ async def test_board_ends_when_the_simulator_is_gone(tmp_path: Path) -> None:
             {"sensors": [{"id": "x", "driver": "analog", "pin": 26, "deadband": -1}]},
             "node.json: sensors[0]: deadband",
         ),
+        (
+            {"sensors": [{"id": "x", "driver": "digital", "pin": 77}]},
+            "node.json: sensors[0]: this board cannot have it on pin 77: invalid pin",
+        ),
+        (
+            {"actuators": [{"id": "a", "driver": "pwm", "pin": 78, "boot": 0}]},
+            "node.json: actuators[0]: this board cannot have it on pin 78: invalid pin",
+        ),
     ],
 )
 async def test_wrong_node_file_is_told_by_file_field_and_rule(
@@ -93,16 +101,26 @@ async def test_wrong_node_file_is_told_by_file_field_and_rule(
 ) -> None:
     async with VirtualBoard(tmp_path / "m1", node(free_port(), **change)) as board:
         await logged(board, words)
+        # Not a restart, again and again: each one would wear the flash, and nobody could get in.
+        await logged(board, "at the prompt")
+        assert board.starts == 1
 
 
-async def test_torn_rule_on_the_flash_does_not_stop_the_board(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "record", ["boot", "clock", "crash", "ledger", "rule-00", "slots", "suspended"]
+)
+async def test_record_of_which_nothing_is_left_does_not_stop_the_board(
+    tmp_path: Path, record: str
+) -> None:
     flash = tmp_path / "m1"
     flash.mkdir()
     for copy in ("a", "b"):
-        (flash / f"rule-00.{copy}").write_bytes(b"NV1\n" + b"\0" * 30)
+        (flash / f"{record}.{copy}").write_bytes(b"NV1\n" + b"\0" * 30)
     async with VirtualBoard(flash, node(free_port())) as board:
-        await logged(board, "a reflex is not restored: ")
         await logged(board, "boot 1 of")
+        if record == "rule-00":
+            await logged(board, "a reflex is not restored: ")
+        assert board.starts == 1
 
 
 @pytest.mark.parametrize("missing", ["micropython", "umqtt"])

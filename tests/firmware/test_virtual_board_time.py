@@ -4,7 +4,7 @@ import datetime as dt
 from pathlib import Path
 
 from firmware.hub_stand import DOOR, LAMP, HubStand, door_rule, node, now_ms
-from firmware.rigs import Broker
+from firmware.rigs import Broker, on_board
 from nervus.simulator import VirtualBoard
 
 DAY_MS = 86_400_000
@@ -54,3 +54,13 @@ async def test_a_hub_whose_clock_is_set_on_and_back_moves_dates_and_no_intervals
             assert off.at_ns - on.at_ns > 200_000_000
             assert abs(done.payload["acted_at"] - ahead_ms - now_ms()) < DAY_MS / 4
         assert board.starts == 1
+
+
+def test_months_without_a_network_change_nothing_but_the_uptime(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "on_board" / "months.py"
+    seen = on_board(tmp_path, script, heap="512k")
+    # Five times the ticks began anew meanwhile.
+    assert (seen["wrong"], seen["falling"], seen["silent"]) == ([], [], [])
+    assert seen["told"] == 60 * 24
+    assert seen["uptime"] > 59 * 24 * 3600
+    assert seen["fires"] > 80

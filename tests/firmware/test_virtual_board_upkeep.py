@@ -12,6 +12,7 @@ from firmware.hub_stand import DOOR, LAMP, HubStand, door_rule, node
 from firmware.rigs import CHECKOUT, Broker
 from firmware.update_pack import KEY, Pack
 from nervus.simulator import Toolchain, VirtualBoard, image
+from spinal.store import Store
 
 TOOLS = CHECKOUT / ".tools"
 
@@ -60,11 +61,47 @@ async def test_a_loop_that_stands_still_is_ended_by_the_watchdog_and_told(
     assert health.payload["status"] == "online"
 
 
+async def test_a_crash_is_kept_until_the_broker_has_it(
+    broker: Broker, hub: HubStand, tmp_path: Path
+) -> None:
+    flash = tmp_path / "m1"
+    flash.mkdir()
+    kept = {"boot": 1, "cause": "ValueError: x", "trace": "t", "log": []}
+    Store(str(flash)).write("crash", kept)
+    async with VirtualBoard(flash, node(broker.port)) as board:
+        await hub.until("CrashReport", lambda _: True)
+        async with asyncio.timeout(8):
+            while Store(str(flash)).read("crash") is not None:  # noqa: ASYNC110 - its flash
+                await asyncio.sleep(0.02)
+        assert board.starts == 1
+    Store(str(flash)).write("crash", kept)
+    deaf = asyncio.Event()
+
+    async def acknowledges_nothing(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read(1)
+        writer.write(b"\x20\x02\x00\x00\x90\x08\x00\x01" + b"\x01" * 6)
+        said = b""
+        while b"CrashReport" not in said:
+            said += await reader.read(4096)
+        deaf.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(acknowledges_nothing, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, VirtualBoard(flash, node(port)), asyncio.timeout(8):
+        await deaf.wait()
+    assert Store(str(flash)).read("crash") == kept
+
+
 @pytest.mark.timeout(60)  # it takes the firmware whole, a kilobyte at a time
 async def test_the_firmware_updates_itself_over_the_air(
     broker: Broker, hub: HubStand, tmp_path: Path
 ) -> None:
-    async with VirtualBoard(tmp_path / "m1", node(broker.port, update_keys=[KEY])) as board:
+    parts = node(broker.port, update_keys=[KEY], health_s=1)
+    async with VirtualBoard(tmp_path / "m1", parts) as board:
         hub.board = board
         await hub.synced()
         await hub.configure(door_rule())
@@ -72,8 +109,11 @@ async def test_the_firmware_updates_itself_over_the_air(
         await hub.until("UpdateReport", lambda m: m.payload["stage"] == "install", 40)
         info = await hub.until("DeviceInfo", lambda m: m.meta["boot"] == 2, 15)
         trial = await hub.until("UpdateReport", lambda m: m.payload["stage"] == "probation")
+        await hub.until("DeviceHealth", lambda m: m.meta["boot"] == 2)
         board.set_pin(DOOR, 1)
         await board.wait_for("pin", LAMP, 1, timeout_s=8)
+    # It restarted because it wanted to, which is no crash, though an RP2 calls it a watchdog's.
+    assert not hub.of("CrashReport")
     assert info.payload["firmware"] == "0.2.0"
     assert trial.payload["status"] == "running"
     assert board.starts == 2

@@ -5,6 +5,8 @@ import select
 import machine
 import network
 
+from spinal.compat import random_below
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -61,7 +63,7 @@ class Sensor:
 class Actuator:
     """One output, in its boot state from the moment it exists."""
 
-    def __init__(self, config: dict) -> None:
+    def __init__(self, config: dict, _: object) -> None:
         self.id = config["id"]
         self._invert = config["invert"]
         level = self._level(config["boot"])
@@ -88,12 +90,30 @@ class Board:
 
     def __init__(self, node: dict) -> None:
         self._edge = False
-        self.actuators = {config["id"]: Actuator(config) for config in node["actuators"]}
-        self.sensors = [Sensor(config, self._wake) for config in node["sensors"]]
+        self.actuators: dict = {}
+        self.sensors: list = []
+        for name, part in (("actuators", Actuator), ("sensors", Sensor)):
+            for index, config in enumerate(node[name]):
+                try:
+                    made: Any = part(config, self._wake)
+                except ValueError as error:
+                    # This port has no such pin, or not for that.
+                    from spinal.node import NodeError  # noqa: PLC0415 - let go of once it was read
+
+                    rule = "this board cannot have it on pin %d: %s" % (config["pin"], error)
+                    raise NodeError("node.json", "%s[%d]" % (name, index), rule) from error
+                if part is Actuator:
+                    self.actuators[made.id] = made
+                else:
+                    self.sensors.append(made)
         self._wlan = network.WLAN(network.STA_IF)
-        self._wlan.active(True)  # noqa: FBT003 - the port's own call
-        if node["wifi"] is not None:
-            self._wlan.connect(node["wifi"]["ssid"], node["wifi"]["key"])
+        self.radio: Any = None
+        if node["wifi"] is None:
+            self._wlan.active(True)  # noqa: FBT003 - the port's own call
+        else:
+            from spinal.radio import Radio  # noqa: PLC0415 - for boards with a Wi-Fi of their own
+
+            self.radio = Radio(self._wlan, node["wifi"], random_below)
         self._poller = select.poll()
         self._watched: tuple | None = None
         self._service = None

@@ -81,6 +81,7 @@ class Dialler:
 
     Looking a name up keeps a board waiting, for seconds where nobody answers, and a hub that is
     down may be the one that would. So an address is kept until it has led nowhere for some time.
+    `context` may be what went wrong with the identity: then there are no connections.
     """
 
     def __init__(self, context: object | None = None, server_name: str | None = None) -> None:
@@ -91,6 +92,8 @@ class Dialler:
 
     def __call__(self, host: str, port: int) -> "Transport":
         """Begin to connect; OSError when there is no such name."""
+        if isinstance(self.context, Exception):
+            raise LinkError("identity", str(self.context))
         if self._address is None or self.tries >= _TRIES:
             self.tries = 0
             # A port has few sockets: none is taken before.

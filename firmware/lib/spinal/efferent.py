@@ -32,6 +32,7 @@ _CATEGORIES = {
     "busy": "conflict",
     "clock_unsynced": "dependency",
     "interrupted": "dependency",
+    "store_failed": "dependency",
     "superseded": "conflict",
     "unknown_actuator": "not_found",
 }

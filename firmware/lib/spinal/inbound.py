@@ -121,9 +121,13 @@ class Inbound:
         decision = board.ledger.command(
             meta, payload, retained, board.clock.synced, unix_ms, ticks_ms
         )
-        if decision.persist:
-            board.store_ledger()
+        kept = board.store_ledger() if decision.persist else True
         actuator = fields["actuator_type"]
+        if decision.kind == "act" and not kept:
+            # What is not on the flash could act twice.
+            text = "the flash takes no record of it, so it is not done"
+            board.report(board.ledger.fail(decision.action_id, "store_failed", text))
+            return
         if decision.report is not None:
             board.outgoing.efferent_report(decision.action_id, actuator, decision.report, ticks_ms)
         if decision.kind == "act":

@@ -50,7 +50,7 @@ class Runtime:
     The node is the runtime's from then on: it lets go of what it has no more use for.
 
     Raises:
-        OSError, ValueError: An identity file is missing or cannot be read.
+        NodeError: A part cannot be on its pin.
     """
 
     def __init__(self, node: dict) -> None:
@@ -61,6 +61,7 @@ class Runtime:
         self.values: dict = {}
         self._lines = 0
         self.store = Store(".", compat.fsync)
+        self.upkeep: Any = None  # while it is made, there is only the console to tell
         self.boot = self._count_boot()
         self.rejects = Rejects()
         self.upkeep = Upkeep(self)
@@ -174,7 +175,8 @@ class Runtime:
                 return
         line = "[%d] %s" % (self.ticks_ms, text)
         print(line)  # noqa: T201 - the console is a board's log
-        self.upkeep.log(level, line)
+        if self.upkeep is not None:
+            self.upkeep.log(level, line)
 
     # Called by the parts.
 
@@ -247,9 +249,18 @@ class Runtime:
             self.log("%s is lost: %s" % (name, error), "error")
             return None
 
-    def store_ledger(self) -> None:
-        """Keep the ledger; returns once it is on the flash."""
-        self.store.write("ledger", self.ledger.stored())
+    def keep(self, name: str, value: object) -> bool:
+        """Keep a value; returns once it is on the flash, False when that takes no more."""
+        try:
+            self.store.write(name, value)
+        except (OSError, StoreError) as error:
+            self.log("%s is not kept: %r" % (name, error), "error")
+            return False
+        return True
+
+    def store_ledger(self) -> bool:
+        """Keep the ledger; whether it is on the flash."""
+        return self.keep("ledger", self.ledger.stored())
 
     def store_rule(self, reflex_id: str, payload: dict | None) -> dict | None:
         """Keep a rule on the flash, None forgets it; the error when that fails, else None."""
@@ -312,6 +323,8 @@ class Runtime:
         self.ledger.link_lost(self.ticks_ms)
         if reason == "oversize":
             self.refuse(WireError("oversize", "size", self._link.last_error[1]))
+        elif reason == "tls":
+            self.upkeep.refuse(self._link.last_error[1])
 
     def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> "Iterator[None]":
         """A message for this board, and the work on it."""
@@ -399,6 +412,11 @@ class Runtime:
         for payload in self.rejects.tick(self.clock.now(self.ticks_ms)[0], self.ticks_ms):
             self.outgoing.reject(payload, self.ticks_ms)
         self.upkeep.each_second()
+        if self.board.radio is not None:
+            # Here, with the watchdog running: radios hang.
+            news = self.board.radio.keep(self.ticks_ms, linked=self.linked)
+            if news is not None:
+                self.log(news)
         gone = self.outbox.take_drops()
         self.upkeep.dropped(gone)
         if self.outbox.dropped != self._shed:
@@ -435,7 +453,7 @@ class Runtime:
     def _count_boot(self) -> int:
         stored = self.stored("boot")
         boot = (stored["boot"] if stored else 0) + 1
-        self.store.write("boot", {"boot": boot})
+        self.keep("boot", {"boot": boot})
         return boot
 
     def _restore_rules(self) -> None:
@@ -447,7 +465,7 @@ class Runtime:
         if self.upkeep.safe:
             # One of them may be what the board does not get over; which one, nobody can tell.
             suspended = {rule["reflex_id"]: rule["version"] for rule in rules}
-            self.store.write("suspended", suspended)
+            self.keep("suspended", suspended)
             self.log("safe mode: %d reflexes are off" % len(suspended), "error")
         for reflex_id, version in (self.stored("suspended") or {}).items():
             self.engine.suspend(reflex_id, version)
@@ -456,7 +474,13 @@ class Runtime:
         identity = self.node["identity"]
         if identity is None:
             return compat.Dialler()
-        context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
+        try:
+            context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
+            self.upkeep.begin(identity["cert"])
+        except (OSError, ValueError) as error:
+            # Without an identity there is no link, and the reflexes run all the same.
+            self.log("no link without an identity: %s" % error, "error")
+            context = error
         return compat.Dialler(context, self.node["broker"]["server_name"])
 
 

@@ -4,7 +4,8 @@ A segment is a file `wait-0000002a`, numbered by age, of records: a CRC-32 of wh
 length of topic and data, the length of the topic, flags, the seq, topic, data. A cut while one is
 written leaves the first of its records, or none; it counts once it is closed. It is removed when
 all of it is with the broker, so a cut before that sends it again: its messages keep their ids, by
-which the hub tells a second one. When the limit is reached the oldest segment goes.
+which the hub tells a second one. When the limit is reached, or the flash is about to be full, the
+oldest segment goes: a board whose flash is full can keep neither a command nor its boots.
 """
 
 import os
@@ -24,6 +25,8 @@ _NAME = "wait-"
 _HEAD = ">IHHBI"
 _HEAD_SIZE = calcsize(_HEAD)
 _CRC_SIZE = 4
+_ENOSPC = 28
+_SPARE = 32768  # for a ledger in two copies, rules, and what the file system itself needs
 _QOS = 4  # above the two bits of the priority
 
 
@@ -62,6 +65,8 @@ class Spill:
     def write(self, item: Item, data: bytes) -> bool:
         """Add a message to the segment at hand; whether that should be closed now."""
         if self._out is None:
+            if not self._sizes and self._crowded():
+                raise OSError(_ENOSPC)
             self._out = open(self._path(self._new), "wb")  # noqa: SIM115 - closed by `close`
             self._written = 0
         topic = item.topic.encode()
@@ -88,7 +93,7 @@ class Spill:
         self._new += 1
         lost = 0
         seqs: list[int] = []
-        while sum(self._sizes.values()) > self._limit and len(self._sizes) > 1:
+        while len(self._sizes) > 1 and (sum(self._sizes.values()) > self._limit or self._crowded()):
             number = min(self._sizes)
             at = 0
             item = self._record(number, at)
@@ -137,6 +142,11 @@ class Spill:
     def link_lost(self) -> None:
         """The segment at hand will be sent again from its beginning."""
         self._rewind()
+
+    def _crowded(self) -> bool:
+        """Whether the flash has no room for another segment beside what else a board keeps."""
+        status = os.statvfs(self._folder)
+        return status[0] * status[3] < SEGMENT + _SPARE
 
     def _record(self, number: int, at: int) -> Item | None:
         """The message at a place of a segment, None at its end or where it is broken."""

@@ -52,7 +52,9 @@ class Upkeep:
         self._good = False
         self._health_at = later(board.ticks_ms, board.node["health_s"] * _SECOND_MS)
         self._watchdog: Any = None
-        self._crash = self._last_crash()
+        # The slots are those that were flashed, maybe long before this application.
+        self._crash = self._last_crash(asked=getattr(here, "asked", False))
+        self._clock: Any = None
         self._logs = 0
         self._logs_from = board.ticks_ms
         if here.trial or here.taken_back or _exists("update.txt"):
@@ -78,8 +80,18 @@ class Upkeep:
         self._watchdog.feed()
         if not self._good and elapsed(board.ticks_ms, self._began) >= _GOOD_AFTER_MS:
             self._good = True
-            if _slots(board).good():
-                self.updates.tell(self.version, "probation", "succeeded", None)
+            try:
+                if _slots(board).good():
+                    self.updates.tell(self.version, "probation", "succeeded", None)
+            except OSError as error:
+                board.log("this boot is not kept as a good one: %r" % error, "error")
+        if board.clock.synced and self._clock is not None:
+            now = self._clock.tick(board.clock.unix_ms(board.ticks_ms))
+            if now is not None:
+                board.keep("clock", now)
+        if elapsed(board.ticks_ms, self._logs_from) >= _MINUTE_MS:
+            # Here, not where something is logged: a week later the tick would lie ahead.
+            self._logs, self._logs_from = 0, board.ticks_ms
         if elapsed(board.ticks_ms, self._health_at) >= 0:
             self._health_at = later(board.ticks_ms, board.node["health_s"] * _SECOND_MS)
             self._report_health()
@@ -87,6 +99,20 @@ class Upkeep:
             self._updates = None
             for name in _OF_UPDATES:
                 _forget(name)
+
+    def begin(self, certificate: str) -> None:
+        """Before the first connection: set the port's clock, for TLS asks for it."""
+        from spinal.wallclock import WallClock  # noqa: PLC0415 - for boards with an identity
+
+        with open(certificate, "rb") as file:
+            self._clock = WallClock(machine.RTC(), file.read(), self._board.stored("clock"))
+        if self._clock.was_behind:
+            self._board.log("the port's clock was behind and is set")
+
+    def refuse(self, text: str) -> None:
+        """TLS refused the broker: maybe only since the port's clock is behind."""
+        if self._clock.refuse(text):
+            self._board.log("the port's clock is behind and goes on by some days", "warning")
 
     def link_up(self) -> None:
         """Say what happened while nobody listened."""
@@ -100,7 +126,7 @@ class Upkeep:
         """The broker has a message; a crash that is told needs not be kept."""
         if self._crash is not None and topic.endswith("/crash"):
             self._crash = None
-            self._board.store.write(crash.RECORD, None)
+            self._board.keep(crash.RECORD, None)
 
     def log(self, level: str, text: str) -> None:
         """Note a line; send it when it is a warning or worse, at most ten a minute."""
@@ -108,8 +134,6 @@ class Upkeep:
         crash.note(text)
         if level == "info":
             return
-        if elapsed(board.ticks_ms, self._logs_from) >= _MINUTE_MS:
-            self._logs, self._logs_from = 0, board.ticks_ms
         self._logs += 1
         if self._logs == _LOGS_A_MINUTE:
             text = "more follows on the console; the last one told is: " + text
@@ -133,9 +157,9 @@ class Upkeep:
         """Messages the outbox shed."""
         self._health.dropped(ranges)
 
-    def _last_crash(self) -> dict | None:
+    def _last_crash(self, *, asked: bool) -> dict | None:
         kept = self._board.stored(crash.RECORD)
-        if kept is None and _cause() == "watchdog":
+        if kept is None and not asked and _cause() == "watchdog":
             return crash.record("watchdog: the loop stood still", "", self._board.boot - 1)
         return kept
 
@@ -143,7 +167,7 @@ class Upkeep:
         board = self._board
         loop_p99, drops = self._health.take()
         payload = {
-            "uptime": elapsed(board.ticks_ms, self._began) // _SECOND_MS,
+            "uptime": board.clock.uptime_ms(board.ticks_ms) // _SECOND_MS,
             "heap_free": gc.mem_free(),
             "heap_largest": _largest_block(),
             "loop_p99": loop_p99,

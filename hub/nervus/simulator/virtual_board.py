@@ -21,8 +21,7 @@ _QUEUE_LIMIT: Final = 4096
 _FIRST_RESTART_S: Final = 0.2
 _LONGEST_RESTART_S: Final = 5.0
 _STEADY_S: Final = 10.0
-_RESET_EXIT: Final = 64
-_POWER_ON, _HARD_RESET, _WATCHDOG_RESET = 1, 2, 3
+_POWER_ON, _WATCHDOG_RESET = 1, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,6 @@ class VirtualBoard:
         environment = {
             "HOME": str(self.flash),
             "NERVUS_RESET_CAUSE": str(cause),
-            "NERVUS_UNIQUE_ID": self.device_id,
         }
         process = await BoardProcess.start(
             toolchain,
@@ -261,7 +259,6 @@ def _copy_private(source: Path, target: Path) -> None:
 
 
 def _reset_cause(status: int) -> int:
-    if status == _RESET_EXIT:
-        return _HARD_RESET
-    # The watchdog is an alarm of the kernel's; a process that ends by itself has lost its way too.
+    # The watchdog is an alarm of the kernel's; a process that ends by itself has lost its way too,
+    # and a board that resets itself cannot be told from that on an RP2.
     return _POWER_ON if status < 0 and status != -signal.SIGALRM else _WATCHDOG_RESET
