@@ -105,9 +105,8 @@ class Runtime:
         # What it counts is three parts of four given back at once: the frames of calls. With all
         # that is free, in some sizes of heap a message of 1,280 bytes found no place in the end.
         free = gc.mem_free()
-        threshold = 3 * free // 4
-        gc.threshold(threshold)
-        self._interval = max(1, threshold // _COUNTED)  # in messages
+        gc.threshold(3 * free // 4)
+        self._interval = max(1, 3 * free // 4 // _COUNTED)  # in messages
         # A third of what TLS, the rules to come and the messages at hand do not need may wait.
         self._room = max(_OUTBOX_LEAST, min((free - _IN_USE) // 3, _OUTBOX_MOST))
         self.outbox.allow(self._room)
@@ -166,8 +165,7 @@ class Runtime:
     def log(self, text: str, level: str = "info") -> None:
         """One line on the console; a warning or an error goes to the hub as well.
 
-        A serial console takes milliseconds for a line and keeps the loop waiting: of a flood of
-        notes ten a second are told, then how many there were besides.
+        A serial console holds the loop up: of a flood of notes ten a second are told, and counted.
         """
         if level == "info":
             self._lines += 1
@@ -405,8 +403,7 @@ class Runtime:
                 self.report_reflex(reflex_id)
         # Collecting here, with nothing to do, keeps it out of the way of a reflex.
         gc.collect()
-        untold = self._lines - _LINES_A_SECOND
-        self._lines = 0
+        untold, self._lines = self._lines - _LINES_A_SECOND, 0
         if untold > 0:
             self.log("%d more notes in this second" % untold)
         for payload in self.rejects.tick(self.clock.now(self.ticks_ms)[0], self.ticks_ms):
