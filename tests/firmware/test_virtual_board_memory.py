@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -113,3 +114,9 @@ def test_message_is_built_in_a_heap_of_small_pieces_while_much_waits(tmp_path: P
     told = on_board(tmp_path, Path(__file__).parent / "on_board" / "pieces.py")
     assert told["largest"] < 600  # a fire takes more, in one piece
     assert told["said"] == [f"{number:026d}" for number in range(40)]
+
+
+def test_connection_that_finds_no_memory_is_given_that_of_what_waits(tmp_path: Path) -> None:
+    waiting = on_board(tmp_path, Path(__file__).parent / "on_board" / "no_room.py")
+    assert waiting[0] > 16
+    assert all(later <= before * 0.6 for before, later in pairwise(waiting))

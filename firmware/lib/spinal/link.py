@@ -37,6 +37,7 @@ _CHUNKS_PER_POLL = 8
 _UNSENT_LIMIT = 2048
 _NO_NETWORK_MS = 1000
 _REFUSED = 0x80
+_NO_ROOM = (12, 0x7F00)  # ENOMEM, and mbedTLS's own
 
 
 class Settings:
@@ -164,7 +165,8 @@ class Link:
         try:
             self._work()
         except OSError as error:
-            self._drop("io", repr(error))
+            no_room = error.args and abs(error.args[0]) in _NO_ROOM
+            self._drop("no_memory" if no_room else "io", repr(error))
         except MemoryError:
             # TLS asks for more than is left, or for one block larger than any: tried again later.
             self._drop("no_memory", "the heap has no room for the connection")

@@ -48,9 +48,7 @@ class Runtime:
     """Everything a board is, assembled from its node file; `run` never returns.
 
     The node is the runtime's from then on: it lets go of what it has no more use for.
-
-    Raises:
-        NodeError: A part cannot be on its pin.
+    NodeError when a part cannot be on its pin.
     """
 
     def __init__(self, node: dict) -> None:
@@ -323,6 +321,8 @@ class Runtime:
             self.refuse(WireError("oversize", "size", self._link.last_error[1]))
         elif reason == "tls":
             self.upkeep.refuse(self._link.last_error[1])
+        elif reason == "no_memory":
+            self.outbox.shrink()  # or it might stay so for ever
 
     def link_message(self, topic: bytes, payload: bytes, *, retained: bool) -> "Iterator[None]":
         """A message for this board, and the work on it."""
@@ -409,11 +409,10 @@ class Runtime:
         for payload in self.rejects.tick(self.clock.now(self.ticks_ms)[0], self.ticks_ms):
             self.outgoing.reject(payload, self.ticks_ms)
         self.upkeep.each_second()
-        if self.board.radio is not None:
-            # Here, with the watchdog running: radios hang.
-            news = self.board.radio.keep(self.ticks_ms, linked=self.linked)
-            if news is not None:
-                self.log(news)
+        # Here, with the watchdog running: radios hang.
+        news = self.board.radio and self.board.radio.keep(self.ticks_ms, linked=self.linked)
+        if news:
+            self.log(news)
         gone = self.outbox.take_drops()
         self.upkeep.dropped(gone)
         if self.outbox.dropped != self._shed:
@@ -475,9 +474,8 @@ class Runtime:
             context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
             self.upkeep.begin(identity["cert"])
         except (OSError, ValueError) as error:
-            # Without an identity there is no link, and the reflexes run all the same.
             self.log("no link without an identity: %s" % error, "error")
-            context = error
+            context = error  # and the reflexes run all the same
         return compat.Dialler(context, self.node["broker"]["server_name"])
 
 
@@ -490,11 +488,10 @@ def _spill(node: dict) -> "Spill | None":
 
 
 def _link_settings(node: dict) -> link.Settings:
-    broker = node["broker"]
     return link.Settings(
         node["device_id"],
-        broker["host"],
-        broker["port"],
+        node["broker"]["host"],
+        node["broker"]["port"],
         keepalive_s=node["keepalive_s"],
         max_packet=max(MAX_BYTES.values()) + 512,  # topic and lengths come on top of a message
     )
