@@ -130,6 +130,17 @@ async def test_wifi_that_goes_and_comes_back(board: VirtualBoard, hub: HubStand)
     assert board.starts == 1
 
 
+async def test_scope_that_the_hub_does_not_grant_is_told(
+    broker: Broker, hub: HubStand, tmp_path: Path
+) -> None:
+    elsewhere = node(broker.port, scope="cellar")
+    async with VirtualBoard(tmp_path / "m1", elsewhere):
+        reject = await hub.until("RejectEvent", lambda _: True)
+
+    assert reject.payload["reason_code"] == "scope_not_granted"
+    assert "room/kitchen" in reject.payload["reason"]
+
+
 async def test_silent_hub_behind_a_live_broker_is_noticed(
     board: VirtualBoard, hub: HubStand
 ) -> None:

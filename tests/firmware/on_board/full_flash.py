@@ -48,7 +48,7 @@ def main(kind_name):
         item = spill.next()
     # And one that somebody else has filled takes no message at all.
     with open("map", "wb") as file:
-        file.writelines(bytes(BLOCK) for _ in range((BLOCKS * BLOCK - 45000) // BLOCK))
+        file.write(bytes(BLOCKS * BLOCK - 45000))
     try:
         full(Spill(".", 1 << 20))
         refused = False
