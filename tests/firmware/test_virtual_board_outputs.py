@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from firmware.hub_stand import DOOR, FAN, LAMP, HubStand, back_again, door_rule, node, now_ms
-from firmware.rigs import Broker
-from nervus.runtime.settings import free_port
+from firmware.rigs import Broker, on_board
 from nervus.simulator import VirtualBoard
 
 BELL, HORN, WARMER = 16, 17, 18
@@ -46,13 +45,9 @@ async def test_a_lost_link_brings_each_output_where_its_policy_says(
         assert (board.level("pwm", FAN), board.level("pin", LAMP)) == (16384, 0)
 
 
-async def test_what_is_on_from_boot_goes_off_when_no_link_ever_comes(tmp_path: Path) -> None:
-    lamp = {**ACTUATORS[0], "boot": 1}
-    async with VirtualBoard(tmp_path / "m1", node(free_port(), actuators=[lamp])) as board:
-        on = await board.wait_for("pin", LAMP, 1)
-        off = await board.wait_for("pin", LAMP, 0)
-
-    assert off.at_ns - on.at_ns >= 290_000_000
+def test_what_is_on_from_boot_goes_off_when_no_network_ever_comes(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "on_board" / "never_linked.py"
+    assert on_board(tmp_path, script) == [[0, 1], [300, 0]]
 
 
 async def test_an_output_goes_off_in_time_though_hub_and_network_are_gone(

@@ -91,7 +91,7 @@ async def test_a_crash_is_kept_until_the_broker_has_it(
 
     server = await asyncio.start_server(acknowledges_nothing, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, VirtualBoard(flash, node(port)), asyncio.timeout(8):
+    async with server, VirtualBoard(flash, node(port)), asyncio.timeout(12):
         await deaf.wait()
     assert Store(str(flash)).read("crash") == kept
 

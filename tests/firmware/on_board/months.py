@@ -1,4 +1,4 @@
-"""Runs on the virtual board's MicroPython: 60 days of a board without a network, an hour a turn.
+"""Runs on the virtual board's MicroPython: 30 days of a board without a network, an hour a turn.
 
 The ticks wrap every 12.4 days; whatever compares them has to let go before. Prints as JSON what was
 seen: fires of the door's reflex, the uptimes told, and whether a warning got through each week.
@@ -14,7 +14,7 @@ from spinal.ticks import MASK
 
 _DOOR, _LAMP = 4, 2
 _HOUR_MS = 3600000
-_HOURS = 60 * 24
+_HOURS = 30 * 24
 _FOLLOW = {
     "reflex_id": "r1",
     "version": 1,
