@@ -22,6 +22,8 @@ _TCP_NODELAY = 1
 _NO_SUCH_OPTION = (errno.EINVAL, errno.EOPNOTSUPP, 92, 109)  # ENOPROTOOPT, and newlib's
 _RECORD_HEAD = 5
 _TRIES = 8  # with an address; as backoffs and timeouts go, half a minute to three
+_MOST_TRIES = 31  # with one that leads nowhere
+_MOST_UNKNOWN = 15  # and without any
 _WOULD_WAIT = (errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY)
 
 if MICROPYTHON:
@@ -80,7 +82,8 @@ class Dialler:
     """Makes the connections to one broker, in TLS when `context` is given.
 
     Looking a name up keeps a board waiting, for seconds where nobody answers, and a hub that is
-    down may be the one that would. So an address is kept until it has led nowhere for some time.
+    down may be the one that would. So an address is kept until it has led nowhere for some time,
+    and who found none waits longer each time before it asks again.
     `context` may be what went wrong with the identity: then there are no connections.
     """
 
@@ -88,17 +91,24 @@ class Dialler:
         self.context: "Any" = context
         self.server_name = server_name
         self.tries = 0
+        self.most = 0
+        """So many tries until the name is looked up again."""
         self._address: "Any" = None
 
     def __call__(self, host: str, port: int) -> "Transport":
         """Begin to connect; OSError when there is no such name."""
         if isinstance(self.context, Exception):
             raise LinkError("identity", str(self.context))
-        if self._address is None or self.tries >= _TRIES:
+        if self.tries >= self.most:
             self.tries = 0
+            most = _MOST_UNKNOWN if self._address is None else _MOST_TRIES
+            self.most = min(2 * self.most + 1, most)
             # A port has few sockets: none is taken before.
             self._address = socket.getaddrinfo(host, port)[0][-1]
+            self.most = max(self.most, _TRIES)
         self.tries += 1
+        if self._address is None:
+            raise OSError(errno.EHOSTUNREACH)
         return Transport(self._address, self)
 
 
@@ -146,6 +156,7 @@ class Transport:
             self.held = not taken and self._records.held
         if taken and self._dialler is not None:
             self._dialler.tries = 0
+            self._dialler.most = _TRIES
             self._dialler = None
             if self._records is not None:
                 # The handshake is over: from here on records may come as they do.
