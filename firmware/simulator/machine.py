@@ -83,15 +83,15 @@ class PWM:
 
     def __init__(self, pin: object, *, freq: int = 1000, duty_u16: int = 0) -> None:
         self._number = pin.number if isinstance(pin, Pin) else pin
-        self._freq = freq
+        self.frequency = freq
         self._level = None
         self.duty_u16(duty_u16)
 
     def freq(self, *hertz: object) -> int | None:
         """Read or set the frequency in hertz."""
         if not hertz:
-            return self._freq
-        self._freq = hertz[0]
+            return self.frequency
+        self.frequency = hertz[0]
         return None
 
     def duty_u16(self, *duty: object) -> int | None:

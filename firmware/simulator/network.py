@@ -14,8 +14,8 @@ class WLAN:
     A board whose node names no Wi-Fi never asks for one: it is joined by itself.
     """
 
-    def __init__(self, interface: int = STA_IF) -> None:
-        del interface
+    def __init__(self, kind: int = STA_IF) -> None:
+        del kind
         self._active = False
         self._started = False
         self._linked = False
@@ -43,8 +43,8 @@ class WLAN:
             self._linked = False
         return self._active and channel.wifi and (self._linked or not self._started)
 
-    def status(self, parameter: str) -> int:
+    def status(self, name: str) -> int:
         """The signal in dBm for "rssi"."""
-        if parameter != "rssi" or not self.isconnected():
+        if name != "rssi" or not self.isconnected():
             raise OSError(errno.ENOTCONN)
         return _RSSI

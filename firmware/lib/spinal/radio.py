@@ -12,15 +12,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-JOIN_MS = 20000
+_JOIN_MS = 20000
 """A join is given so long; much less would break off one that is under way."""
-PAUSE_MS = 2000
+_PAUSE_MS = 2000
 """Between leaving and joining, or off and on: what a port does at once it may do not at all."""
-OFF_EVERY = 8
+_OFF_EVERY = 8
 """Joins in vain until the radio is switched off and on: that stops a board for some 100 ms."""
-DOUBT_MS = 300000
+_PATIENCE_MS = 300000
 """A network over which no broker is reached for so long is joined anew; then after twice that."""
-LONGEST_DOUBT_MS = 3600000
+_LONGEST_PATIENCE_MS = 3600000
 
 
 class Radio:
@@ -30,16 +30,16 @@ class Radio:
     network.
     """
 
-    _joins = 0
-    _join_due = False
-    _doubt_ms = DOUBT_MS
+    _attempts = 0
+    _pending = False
+    _patience_ms = _PATIENCE_MS
 
     def __init__(self, wlan: "Any", wifi: dict, random_below: "Any") -> None:
         self._wlan = wlan
-        self._wifi = wifi
+        self._config = wifi
         self._random_below = random_below
         self._at: int | None = None
-        self._alive_at = 0
+        self._heard_at = 0
 
     def keep(self, ticks_ms: int, *, linked: bool) -> str | None:
         """Do what is due; returns what people may want to read about it, or None.
@@ -47,67 +47,67 @@ class Radio:
         linked: whether a broker is reached over this network.
         """
         try:
-            return self._step(ticks_ms, linked=linked)
+            return self._work(ticks_ms, linked=linked)
         except (OSError, RuntimeError) as error:
             # What is due next has its time all the same; each port has its own words and errors.
             return "the radio says: %s" % error
 
-    def _step(self, now: int, *, linked: bool) -> str | None:
+    def _work(self, now: int, *, linked: bool) -> str | None:
         if self._at is None:
-            self._alive_at = now
-            self._on(now)
+            self._heard_at = now
+            self._begin(now)
             return None
-        if self._join_due:
+        if self._pending:
             if elapsed(now, self._at) >= 0:
-                self._alive_at = now
-                self._on(now)
+                self._heard_at = now
+                self._begin(now)
             return None
         if self._wlan.isconnected():
-            return self._doubt(now, linked=linked)
-        self._alive_at = now
+            return self._watch(now, linked=linked)
+        self._heard_at = now
         if elapsed(now, self._at) < 0:
             return None
-        self._joins += 1
-        if self._joins % OFF_EVERY:
-            self._leave(now)
-            return "no Wi-Fi: joins again (%d)" % self._joins
+        self._attempts += 1
+        if self._attempts % _OFF_EVERY:
+            self._drop(now)
+            return "no Wi-Fi: joins again (%d)" % self._attempts
         self._off(now)
-        return "no Wi-Fi: the radio goes off and on (%d)" % self._joins
+        return "no Wi-Fi: the radio goes off and on (%d)" % self._attempts
 
-    def _doubt(self, now: int, *, linked: bool) -> str | None:
+    def _watch(self, now: int, *, linked: bool) -> str | None:
         """Whether what the port calls connected is."""
-        self._joins = 0
+        self._attempts = 0
         # Lost later, it is joined again only after a while: some ports do that by themselves.
-        self._again(now, JOIN_MS)
+        self._again(now, _JOIN_MS)
         if linked:
-            self._alive_at = now
-            self._doubt_ms = DOUBT_MS
-        elif elapsed(now, self._alive_at) >= self._doubt_ms:
-            self._doubt_ms = min(2 * self._doubt_ms, LONGEST_DOUBT_MS)
-            self._alive_at = now
-            self._leave(now)
+            self._heard_at = now
+            self._patience_ms = _PATIENCE_MS
+        elif elapsed(now, self._heard_at) >= self._patience_ms:
+            self._patience_ms = min(2 * self._patience_ms, _LONGEST_PATIENCE_MS)
+            self._heard_at = now
+            self._drop(now)
             return "nothing is reached over the Wi-Fi: joins it anew"
         return None
 
-    def _on(self, now: int) -> None:
+    def _begin(self, now: int) -> None:
         # First of all: a port may refuse what is under way already, and that ends by itself.
-        self._join_due = False
-        self._again(now, JOIN_MS)
+        self._pending = False
+        self._again(now, _JOIN_MS)
         wlan = self._wlan
         wlan.active(True)  # noqa: FBT003 - the port's own call
         if hasattr(wlan, "PM_NONE"):
             # A radio that sleeps misses what comes, and some never wake up again.
             wlan.config(pm=wlan.PM_NONE)
-        wlan.connect(self._wifi["ssid"], self._wifi["key"])
+        wlan.connect(self._config["ssid"], self._config["key"])
 
-    def _leave(self, now: int) -> None:
-        self._join_due = True
-        self._at = later(now, PAUSE_MS)
+    def _drop(self, now: int) -> None:
+        self._pending = True
+        self._at = later(now, _PAUSE_MS)
         self._wlan.disconnect()
 
     def _off(self, now: int) -> None:
-        self._join_due = True
-        self._at = later(now, PAUSE_MS)
+        self._pending = True
+        self._at = later(now, _PAUSE_MS)
         self._wlan.active(False)  # noqa: FBT003 - as above
 
     def _again(self, now: int, after_ms: int) -> None:
