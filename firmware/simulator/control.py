@@ -20,7 +20,6 @@ class Channel:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.pins = {}
-        self.adcs = {}
         self.wifi = True
         self._file = open(descriptor, "r+b")  # noqa: SIM115 - open as long as the board runs
         self._buffer = bytearray(512)
@@ -65,7 +64,7 @@ class Channel:
         if "wifi" in message:
             self.wifi = bool(message["wifi"])
         elif "adc" in message:
-            self.adcs[message["adc"]] = message["value"]
+            self.pins[message["adc"]] = message["value"]
         else:
             pin = message["pin"]
             changed = self.pins.get(pin) != message["value"]

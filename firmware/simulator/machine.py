@@ -68,11 +68,11 @@ class ADC:
 
     def __init__(self, pin: object) -> None:
         self._number = pin.number if isinstance(pin, Pin) else pin
-        channel.adcs.setdefault(self._number, 0)
+        channel.pins.setdefault(self._number, 0)
 
     def read_u16(self) -> int:
         """The level that the outside set last; OSError while it holds the input broken."""
-        level = channel.adcs[self._number]
+        level = channel.pins[self._number]
         if level is None:
             raise OSError(errno.EIO)
         return level

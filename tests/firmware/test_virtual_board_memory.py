@@ -120,3 +120,10 @@ def test_connection_that_finds_no_memory_is_given_that_of_what_waits(tmp_path: P
     waiting = on_board(tmp_path, Path(__file__).parent / "on_board" / "no_room.py")
     assert waiting[0] > 16
     assert all(later < before for before, later in pairwise(waiting))
+
+
+def test_largest_block_is_that_of_the_heap_that_runs_out(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "on_board" / "largest_block.py"
+    (free, largest), (_, on_an_esp32) = on_board(tmp_path, script)
+    assert 512 < largest <= free
+    assert on_an_esp32 == 70_000

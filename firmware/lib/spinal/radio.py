@@ -78,7 +78,7 @@ class Radio:
         """Whether what the port calls connected is."""
         self._attempts = 0
         # Lost later, it is joined again only after a while: some ports do that by themselves.
-        self._again(now, _JOIN_MS)
+        self._rest(now, _JOIN_MS)
         if linked:
             self._heard_at = now
             self._patience_ms = _PATIENCE_MS
@@ -92,7 +92,7 @@ class Radio:
     def _begin(self, now: int) -> None:
         # First of all: a port may refuse what is under way already, and that ends by itself.
         self._pending = False
-        self._again(now, _JOIN_MS)
+        self._rest(now, _JOIN_MS)
         wlan = self._wlan
         wlan.active(True)  # noqa: FBT003 - the port's own call
         if hasattr(wlan, "PM_NONE"):
@@ -110,6 +110,6 @@ class Radio:
         self._at = later(now, _PAUSE_MS)
         self._wlan.active(False)  # noqa: FBT003 - as above
 
-    def _again(self, now: int, after_ms: int) -> None:
+    def _rest(self, now: int, after_ms: int) -> None:
         # All boards of a house lose their network at once; they need not come back at once.
         self._at = later(now, after_ms + self._random_below(after_ms // 2))

@@ -25,6 +25,7 @@ _LOGS_A_MINUTE = 10
 _LOG_TEXT = 512
 _LONGEST_WATCHDOG_MS = 8388  # what the RP2 takes
 _SMALLEST_PROBE = 512
+_HEAP_DATA = 4  # esp32's name for memory of any use
 _OF_UPDATES = ("update", "ed25519", "sha512")
 _CAUSES = {
     "PWRON_RESET": "power_on",
@@ -220,9 +221,18 @@ def _cause() -> str:
 
 
 def _largest_block() -> int:
-    """The largest block that can be had now, to a sixteenth; asks with the collector held still."""
-    gc.disable()
-    low, high = 0, gc.mem_free()
+    """The largest block that can be had now, to a sixteenth; asks with the collector held still.
+
+    On an ESP32 it is that of the system's heap, which Wi-Fi and TLS live on: asking by taking one
+    would make our heap grow by all of it.
+    """
+    low = high = 0
+    try:
+        port: Any = __import__("esp32")
+        low = max([region[2] for region in port.idf_heap_info(_HEAP_DATA)])
+    except ImportError:
+        high = gc.mem_free()
+        gc.disable()
     while high - low > max(_SMALLEST_PROBE, high >> 4):
         middle = (low + high) // 2
         try:
