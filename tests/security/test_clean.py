@@ -33,6 +33,9 @@ from nervus.wire.contracts import (
 from security.clients import NOT_AUTHORIZED, Peer
 from support import DEADLINE_S, House, eventually
 
+# Identities and rights count once they are on the disk: a slow one takes its time for each.
+pytestmark = pytest.mark.timeout(60)
+
 LEGACY = "/bs/global/room/hall/alert"
 FOREIGN = "homeassistant/light/hall/config"
 

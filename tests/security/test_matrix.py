@@ -6,6 +6,9 @@ from nervus.runtime.state import BrokerName
 from security.matrix import REPOSITORY, Cell, measure, render, roles, topics
 from support import broker_processes, prepared_house
 
+# Identities and rights count once they are on the disk: a slow one takes its time for each.
+pytestmark = pytest.mark.timeout(60)
+
 REPORT = REPOSITORY / ".tools" / "acl-matrix.txt"
 
 

@@ -6,6 +6,9 @@ import pytest
 
 from support import House
 
+# Identities and rights count once they are on the disk: a slow one takes its time for each.
+pytestmark = pytest.mark.timeout(60)
+
 GATE = "/th/gate/state/room/hall/target/channel/visceral"
 PONG = "/sc/dev/event/device/porch/pong"
 

@@ -151,6 +151,8 @@ async def test_a_command_decided_and_not_published_reaches_observers_after_the_r
     effects = [*world.ask(Ask(action_id(now_ms()))), *world.ask(Ask(action_id(now_ms())))]
     late, told = [each for each in effects if isinstance(each, Announce)]
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        # Each statement commits: a slow disk would take longer for them than a test may.
+        connection.execute("PRAGMA synchronous = OFF")
         connection.executescript("".join(service.STORE_SCHEMA) + "PRAGMA user_version = 2;")
         announcements.append(connection, [late, told])
         # The first has been waiting since yesterday.

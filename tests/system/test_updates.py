@@ -187,7 +187,7 @@ async def test_a_board_gets_a_version_although_the_hub_dies_meanwhile_and_no_old
         assert home.states() == {"b1": "pulling"}
         async with asyncio.timeout(100):
             out, err = await sending.communicate()
-        assert sending.returncode == 0, err
+        assert sending.returncode == 0, (out, err, list(board.log.lines))
         assert re.search(r"b1 +confirmed +100 %", out.decode())
         await until(lambda: home.runs("b1") == "0.2.0", 15)
         assert board.starts == 2
