@@ -244,6 +244,17 @@ def test_a_full_disk_ends_the_journal_and_nothing_else(
     assert isinstance(list(only_run(tmp_path).records())[-1], Torn)
 
 
+def test_what_cannot_be_written_down_ends_the_journal_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with journal(tmp_path) as one:
+        one.packet(1, Packet("core", "half a character: \ud800", b""))
+        wait_for(lambda: one._broken)
+        one.tick(2)
+        assert one.counters.lost > 0
+    assert "journal ended" in caplog.text
+
+
 def test_what_is_no_journal_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "0000000001-0000000000000001-00000000.journal"
     path.write_bytes(b"something else")
