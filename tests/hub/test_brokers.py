@@ -69,6 +69,19 @@ def test_a_mosquitto_that_is_too_old_is_refused(
         require_mosquitto()
 
 
+@pytest.mark.parametrize("program", ["#!/bin/sh\nexec sleep 60\n", "#!/nowhere\n", "#!/bin/sh\n"])
+def test_a_mosquitto_that_does_not_answer_is_told_with_how_to_try_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    path = tmp_path / "mosquitto"
+    path.write_text(program)
+    path.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(brokers_module, "_ANSWER_S", 0.1)
+    with pytest.raises(BrokerError, match=f"does not tell its version; try it: {path} -h"):
+        require_mosquitto()
+
+
 def test_a_retained_state_survives_a_restart_of_the_broker(running_house: House) -> None:
     house = running_house
     board = house.join("porch", "board", "room/porch")

@@ -241,13 +241,17 @@ def test_doctor_sees_served_ports(running_house: House) -> None:
 
 def test_doctor_tells_expiring_from_expired(house: House) -> None:
     now = datetime.now(UTC)
-    for name, age in (("ageing", 340), ("dead", 370)):
+    for name, role, age in (
+        ("ageing", "consumer", 340), ("dead", "consumer", 370), ("history", "history", 370),
+    ):  # fmt: skip
         past = now - timedelta(days=age)
-        Authority(house.state, clock=lambda past=past: past).issue(name, "consumer")
+        Authority(house.state, clock=lambda past=past: past).issue(name, role)
     findings = {finding.what: finding for finding in examine(house.state.path)}
     assert findings["identity ageing"].verdict is Verdict.WARNING
     assert findings["identity dead"].verdict is Verdict.FAILURE
     assert findings["identity dead"].hint == "run: nervus identity issue dead --role consumer"
+    assert findings["identity history"].hint == "restart the system: it renews its own"
+    assert re.fullmatch(r"3, .*\(ageing\) expires in 2\d days", findings["certificates"].found)
 
 
 @pytest.mark.parametrize(

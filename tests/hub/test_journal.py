@@ -244,17 +244,28 @@ def test_a_full_disk_ends_the_journal_and_nothing_else(
     assert isinstance(list(only_run(tmp_path).records())[-1], Torn)
 
 
+def test_what_cannot_be_written_down_ends_the_journal_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with journal(tmp_path) as one:
+        one.packet(1, Packet("core", "half a character: \ud800", b""))
+        wait_for(lambda: one._broken)
+        one.tick(2)
+        assert one.counters.lost > 0
+    assert "journal ended" in caplog.text
+
+
 def test_what_is_no_journal_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "0000000001-0000000000000001-00000000.journal"
     path.write_bytes(b"something else")
     with pytest.raises(JournalError, match=path.name):
         list(only_run(tmp_path).records())
     path.write_bytes(b"NVJRNL1\n")
-    with pytest.raises(JournalError, match="before its first record"):
+    with pytest.raises(JournalError, match=r"before its first record; .*move this file away"):
         only_run(tmp_path).start()
     path.unlink()
     path.mkdir()
-    with pytest.raises(JournalError, match="cannot be read"):
+    with pytest.raises(JournalError, match=r"cannot be read .*; .*move this file away"):
         list(only_run(tmp_path).records())
 
 

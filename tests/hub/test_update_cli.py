@@ -105,7 +105,7 @@ def pem(key: object, password: bytes | None = None) -> bytes:
         (pem(SIGNER), 0o640, "others may read this key"),
         (pem(SIGNER, b"secret"), 0o600, "without a passphrase"),
         (pem(generate_private_key(SECP256R1())), 0o600, "no Ed25519 key"),
-        (b"rubbish", 0o600, "no private key in PEM"),
+        (b"rubbish", 0o600, "no private key in PEM.*; name another with --key"),
         (None, 0o600, "there is no key that signs"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_signature_of_other_files_does_not_fit() -> None:
     [
         ("1.1-rc1", FILES, "numbers and dots"),
         ("1.2.3.4.5", FILES, "numbers and dots"),
-        ("1.0", {"manifest": b""}, "boards keep that name"),
+        ("1.0", {"manifest": b""}, "boards keep that name; give it another"),
         ("1.0", {"../boot.py": b""}, r"path '\.\./boot\.py'"),
         ("1.0", {}, "at least 1 item"),
         ("1.0", {f"m{number}.py": b"" for number in range(49)}, "at most 48 items"),

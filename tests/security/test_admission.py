@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from nervus.bus import session as session_module
+from nervus.bus.client import Client, FastClient
+from nervus.runtime.brokers import brokers
 from nervus.runtime.identity import Authority, Identity
+from nervus.runtime.rights import session_of
 from nervus.runtime.state import BROKERS, BrokerName, StateFolder
 from security.clients import CONNACK_ACCEPTED, answer_to_connect
 from support import House, eventually
+from system.command_clients import until
 
 # As /proc/net/tcp writes a socket's state and, byte by byte from the end, its address.
 LISTENING, LOOPBACK = "0A", "0100007F"
@@ -52,6 +57,21 @@ def test_an_expired_certificate_is_refused(running_house: House, broker: BrokerN
     fresh = running_house.join("fresh", "consumer")
     assert running_house.publish(fresh, broker, "/x", "in").returncode == 0
     assert running_house.publish(late, broker, "/x", "in").returncode != 0
+
+
+@pytest.mark.parametrize("kind", [FastClient, Client], ids=["fast", "stock"])
+async def test_whose_certificate_has_expired_is_told_so_by_his_session(
+    running_house: House, kind: type[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_CLIENT", kind)
+    past = datetime.now(UTC) - timedelta(days=366)
+    late = Authority(running_house.state, clock=lambda: past).issue("late", "consumer")
+    for broker in brokers(running_house.state, running_house.settings):
+        async with session_of(late, broker) as session:
+            await until(lambda session=session: session.trouble)
+            told = session.trouble or ""
+        assert told.startswith("the broker closed the connection before it answered; was our")
+        assert "`nervus identity list`" in told
 
 
 @pytest.mark.req("S4-60")

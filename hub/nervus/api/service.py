@@ -75,7 +75,11 @@ def listening(path: Path, group: str | None) -> Iterator[socket.socket]:
     except KeyError as error:
         listener.close()
         path.unlink(missing_ok=True)
-        raise UsageError(f"there is no group {group!r}", where="[api] in nervus.toml") from error
+        raise UsageError(
+            f"there is no group {group!r}",
+            where="[api] in nervus.toml",
+            hint=f"name another as group, or make it: sudo groupadd {group}",
+        ) from error
     except OSError as error:
         listener.close()
         raise UsageError(

@@ -2,7 +2,7 @@
 
 aiomqtt 2.5 acknowledges a packet before anybody has seen it, forgets the broker's reason codes and
 queues without bound (empicano/aiomqtt#29, #119, #334). paho below it can do all three, and
-aiomqtt hides paho. `Client` overrides six of aiomqtt's methods and calls five of paho's names;
+aiomqtt hides paho. `Client` overrides seven of aiomqtt's methods and calls five of paho's names;
 `_require` refuses to start with a version in which one of them is missing.
 
 `FastClient` also takes PUBLISH and PUBACK away from both, and leaves them the session: connecting,
@@ -29,6 +29,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from nervus.bus.address import BrokerAddress, Filter, Limits
 from nervus.bus.errors import ClientShapeError
+from nervus.bus.reasons import CUT_OFF
 from nervus.bus.receive import (
     OnConfirmed,
     OnPublish,
@@ -39,6 +40,7 @@ from nervus.bus.receive import (
 
 _OVERRIDDEN: Final = {
     "on_connect": "_on_connect",
+    "on_disconnect": "_on_disconnect",
     "on_message": "_on_message",
     "on_publish": "_on_publish",
     "on_socket_open": "_on_socket_open",
@@ -183,9 +185,10 @@ class Client(aiomqtt.Client):
         self._released = True
         if not self._connecting:
             self._client._sock_close()  # noqa: SLF001  aiomqtt leaves it open after an error in a read
-        if self._disconnected.done() and not self._disconnected.cancelled():
-            # Whoever was cancelled before it could look at the reason leaves none unread.
-            self._disconnected.exception()
+        for future in (self._connected, self._disconnected):
+            if future.done() and not future.cancelled():
+                # Whoever was cancelled before it could look at the reason leaves none unread.
+                future.exception()
 
     def _client_connect(self) -> None:
         # In a thread, which nobody can cancel; without anybody who waits, it closes its own link.
@@ -226,6 +229,17 @@ class Client(aiomqtt.Client):
         self.broker_receive_maximum = getattr(properties, "ReceiveMaximum", 65_535)
         self.broker_packet_maximum = getattr(properties, "MaximumPacketSize", _NO_LIMIT)
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(self, *arguments: Any) -> None:
+        if not self._connected.done():
+            # aiomqtt would wait on for an answer. It may be the connecting thread that says so.
+            self._loop.call_soon_threadsafe(self._cut_off)
+            return
+        super()._on_disconnect(*arguments)
+
+    def _cut_off(self) -> None:
+        if not self._connected.done() and not self._released:
+            self._connected.set_exception(aiomqtt.MqttError(CUT_OFF))
 
     def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
         del client, userdata
@@ -369,7 +383,9 @@ class FastClient(Client):
             return data
 
     def _break(self, error: Exception) -> None:
-        if not self._disconnected.done():
+        if not self._connected.done():
+            self._cut_off()
+        elif not self._disconnected.done():
             self._disconnected.set_exception(error)
 
     def _readable(self) -> None:

@@ -200,12 +200,13 @@ class Journal:
             self._flush()
             self._write(self._outputs.end())
             os.fdatasync(self._file.fileno())
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is: the queue would only fill
+            log = _LOG.error if isinstance(error, OSError) else _LOG.exception
+            log("%s: journal ended: %s", self._folder, error)
+        finally:
             self._broken = True
             self.counters.lost += len(self._pending)
             self._pending.clear()
-            _LOG.error("%s: journal ended: %s", self._folder, error)
-        finally:
             self._file.close()
 
     def _flush(self) -> None:

@@ -19,6 +19,7 @@ FRAME_LIMIT: Final = 64 << 20
 """No frame unpacks to more bytes than this."""
 
 _HEAD: Final = struct.Struct("<II")
+_MOVE_AWAY: Final = "name another range, or move this file away"
 
 
 class JournalError(NervusError):
@@ -169,7 +170,7 @@ def read_segment(path: Path) -> Iterator[Record]:
         with path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise JournalError(
-                    "this is not a journal of this version", where=str(path), hint="name another"
+                    "this is not a journal of this version", where=str(path), hint=_MOVE_AWAY
                 )
             while True:
                 offset = file.tell()
@@ -183,7 +184,9 @@ def read_segment(path: Path) -> Iterator[Record]:
                 for text in lines:
                     yield _record(json.loads(text))
     except OSError as error:
-        raise JournalError(f"cannot be read ({error.strerror})", where=str(path)) from error
+        raise JournalError(
+            f"cannot be read ({error.strerror})", where=str(path), hint=_MOVE_AWAY
+        ) from error
 
 
 def _whole(head: bytes) -> bool:
@@ -277,7 +280,9 @@ class JournalRun:
         record = next(read_segment(self.segments[0]), None)
         if not isinstance(record, Start):
             raise JournalError(
-                "the journal ends before its first record", where=str(self.segments[0])
+                "the journal ends before its first record",
+                where=str(self.segments[0]),
+                hint=_MOVE_AWAY,
             )
         return record
 

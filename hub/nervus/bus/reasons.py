@@ -2,6 +2,9 @@
 
 from typing import Final
 
+from paho.mqtt.reasoncodes import ReasonCode
+
+CUT_OFF: Final = "the broker closed the connection before it answered"
 NO_SUBSCRIBERS: Final = 0x10
 QUOTA_EXCEEDED: Final = 0x97
 NOT_AUTHORIZED: Final = 0x87
@@ -34,3 +37,14 @@ _TO_DO: Final = {
 def to_do(code: int | None) -> str:
     """What to do about a reason code; empty when the code says nothing to act on."""
     return _TO_DO.get(code or 0, "")
+
+
+def to_do_about(error: Exception) -> str:
+    """What to do about a connection that could not be made, or ended; empty where nothing says."""
+    if isinstance(error.__context__, ConnectionRefusedError):
+        return "is the broker up? `nervus status` tells, `nervus up` starts it"
+    if str(error) == CUT_OFF:
+        return "was our certificate revoked, or has it expired? look at `nervus identity list`"
+    # Of a CONNACK, SUBACK or DISCONNECT, if the broker gave one.
+    rc = getattr(error, "rc", None)
+    return to_do(rc.value) if isinstance(rc, ReasonCode) else ""

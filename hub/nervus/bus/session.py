@@ -27,7 +27,14 @@ from nervus.bus.errors import (
 )
 from nervus.bus.failure import first_failure
 from nervus.bus.outbox import Outbox, Outgoing
-from nervus.bus.reasons import NO_SUBSCRIBERS, NOT_AUTHORIZED, PASSING, QUOTA_EXCEEDED, to_do
+from nervus.bus.reasons import (
+    NO_SUBSCRIBERS,
+    NOT_AUTHORIZED,
+    PASSING,
+    QUOTA_EXCEEDED,
+    to_do,
+    to_do_about,
+)
 from nervus.tasks import cancel_and_wait
 from nervus.wire import Packet
 
@@ -253,7 +260,7 @@ class Session:
                 await self._serve()
             except aiomqtt.MqttError as error:
                 self.counters.failures += 1
-                self._suffer("; ".join(filter(None, (str(error), to_do(_code(error))))))
+                self._suffer("; ".join(filter(None, (str(error), to_do_about(error)))))
             if self._clock() - started_ms >= self._limits.stable_ms:
                 self._backoff.reset()
             if self._ending:
@@ -487,9 +494,3 @@ class Session:
         if message is not None:
             self.counters.shed += 1
             message.finish(MessageShedError("the outbox is full", where=message.topic))
-
-
-def _code(error: aiomqtt.MqttError) -> int | None:
-    """The reason code of a CONNACK, SUBACK or DISCONNECT, if the broker gave one."""
-    rc = getattr(error, "rc", None)
-    return rc.value if isinstance(rc, ReasonCode) else None

@@ -37,6 +37,9 @@ AUTOSAVE_SECONDS: Final = 30
 
 _SYSTEM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/sbin")
 _SYSTEM_TOPIC_READERS: Final = frozenset({"observer", "operator"})
+_ANSWER_S: Final = 20.0
+"""Of a program that is asked for its version, on a machine that starts everything at once."""
+
 _CRASHES: Final = frozenset({-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS})
 _DATABASE_REFUSED: Final = re.compile(
     r"couldn't open database|persist(ence|ent database).*(error|unrecogni|unsupported|unable)"
@@ -277,12 +280,24 @@ def mosquitto_version(program: Path) -> tuple[int, ...]:
         BrokerError: It reports none.
     """
     # `-h` is the only option that prints the version; its exit code differs between versions.
-    output = subprocess.run(  # noqa: S603  the program comes from find_mosquitto
-        [str(program), "-h"], capture_output=True, text=True, timeout=5, check=False
-    )
-    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", output.stdout + output.stderr)
+    try:
+        told = subprocess.run(  # noqa: S603  the program comes from find_mosquitto
+            [str(program), "-h"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_ANSWER_S,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        told = f"({error})"
+    found = re.search(r"version (\d+)\.(\d+)\.(\d+)", told)
     if found is None:
-        raise BrokerError("mosquitto does not tell its version", where=str(program))
+        raise BrokerError(
+            "mosquitto does not tell its version",
+            where=str(program),
+            hint=f"try it: {program} -h; install it anew where it does not run",
+        )
     return tuple(int(number) for number in found.groups())
 
 

@@ -19,7 +19,7 @@ from typing import Final, get_args
 from nervus import resources
 from nervus.bus import Plane
 from nervus.errors import NervusError
-from nervus.runtime.broker_health import examine_brokers
+from nervus.runtime.broker_health import DOCTOR, examine_brokers
 from nervus.runtime.brokers import brokers, require_mosquitto
 from nervus.runtime.finding import Finding, Verdict
 from nervus.runtime.identity import RENEW_BEFORE, Authority
@@ -205,25 +205,32 @@ def _settings(state: StateFolder) -> Iterator[Finding]:
 def _certificates(state: StateFolder) -> Iterator[Finding]:
     authority = Authority(state)
     authority.check()
-    identities = authority.identities()
-    for identity in identities:
-        problem = authority.problem(identity)
-        if problem is None:
-            continue
-        expiring = datetime.now(UTC) < identity.not_after < datetime.now(UTC) + RENEW_BEFORE
+    identities, now = authority.identities(), datetime.now(UTC)
+    problems = [(one, told) for one in identities if (told := authority.problem(one)) is not None]
+    own = _renewed_at_each_start(state) if problems else set()
+    for identity, problem in problems:
+        expiring = now < identity.not_after < now + RENEW_BEFORE
         verdict = Verdict.WARNING if expiring else Verdict.FAILURE
         hint = (
             "restart the system: it renews its own"
-            if identity.role is None
+            if identity.role is None or identity.name in own
             else f"run: nervus identity issue {identity.name} --role {identity.role}"
             + (f" --scope {identity.scope}" if identity.scope else "")
         )
         yield Finding(verdict, f"identity {identity.name}", problem, hint)
-    if identities:
-        first = min(identities, key=lambda identity: identity.not_after)
-        days = (first.not_after - datetime.now(UTC)) // timedelta(days=1)
-        found = f"{len(identities)}, the first ({first.name}) expires in {days} days"
+    if valid := [one for one in identities if one.not_after > now]:
+        first = min(valid, key=lambda identity: identity.not_after)
+        days = (first.not_after - now) // timedelta(days=1)
+        found = f"{len(valid)}, the first ({first.name}) expires in {days} days"
         yield Finding(Verdict.OK, "certificates", found)
+
+
+def _renewed_at_each_start(state: StateFolder) -> set[str]:
+    # Loaded where something is wrong alone: they take as long as all else here together.
+    from nervus.runtime.services import services_of  # noqa: PLC0415
+
+    services = services_of(Settings.load(state.settings_file)).values()
+    return {DOCTOR, *(one.name for service in services for one in service.identities)}
 
 
 def file_system(path: Path, mounts: str) -> str:

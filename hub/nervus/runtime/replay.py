@@ -116,7 +116,9 @@ def _settings(plane: Plane, recorded: dict[str, Any], changes: Mapping[str, Any]
             hint = f"the plane's README explains [{plane.table}]"
             raise ReplayError(f"{where}: {rule}", hint=hint) from error
         raise JournalError(
-            f"recorded settings do not fit this program: {where}: {rule}", where=plane.name
+            f"recorded settings do not fit this program: {where}: {rule}",
+            where=plane.name,
+            hint="replay it with the version of the program that recorded it",
         ) from error
 
 

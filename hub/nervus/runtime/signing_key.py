@@ -75,7 +75,9 @@ def load_key(path: Path) -> Ed25519PrivateKey:
         key = serialization.load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:
         raise SigningKeyError(
-            "this is no private key in PEM without a passphrase", where=str(path)
+            "this is no private key in PEM without a passphrase",
+            where=str(path),
+            hint="name another with --key; `nervus update key` makes one",
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise SigningKeyError(

@@ -11,6 +11,7 @@ from nervus.store.errors import StoreError
 
 BUSY_MS = 5_000
 _LOCK_PAUSE_S = 0.02
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 def own(path: Path, *, wait: bool = False) -> int:
@@ -26,7 +27,7 @@ def own(path: Path, *, wait: bool = False) -> int:
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StoreError(f"cannot be opened ({error.strerror})", where=str(path)) from error
+        raise unusable("cannot be opened", path, error) from error
     deadline = time.monotonic() + (BUSY_MS / 1000 if wait else 0)
     while True:
         try:
@@ -60,7 +61,7 @@ def open_writer(path: Path, schema: Sequence[str]) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"cannot be opened ({error})", where=str(path)) from error
+        raise unusable("cannot be opened", path, error) from error
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -70,7 +71,7 @@ def open_writer(path: Path, schema: Sequence[str]) -> sqlite3.Connection:
         _sync_folder(path.parent)
     except sqlite3.Error as error:
         connection.close()
-        raise StoreError(f"cannot be used ({error})", where=str(path)) from error
+        raise unusable("cannot be used", path, error) from error
     except StoreError:
         connection.close()
         raise
@@ -85,6 +86,19 @@ def open_reader(path: Path) -> sqlite3.Connection:
     )  # fmt: skip
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     return connection
+
+
+def unusable(what: str, path: Path, error: OSError | sqlite3.Error) -> StoreError:
+    """The error for people: what a database suffers from, and what to do."""
+    # An extended code says more in its higher bytes.
+    damaged = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    return StoreError(
+        f"{what} ({getattr(error, 'strerror', None) or error})",
+        where=str(path),
+        hint="restore it from a backup; moved away, it begins anew without what it held"
+        if damaged
+        else "is its disk full or failing? look at `nervus doctor`",
+    )
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, schema: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from nervus.store.database import open_reader, open_writer, own
+from nervus.store.database import open_reader, open_writer, own, unusable
 from nervus.store.errors import StoreClosedError, StoreError, StoreFullError
 
 T = TypeVar("T")
@@ -200,11 +200,7 @@ class Store:
         except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            lost = StoreError(
-                f"the transaction failed ({error})",
-                where=str(self.path),
-                hint="is the disk full or failing?",
-            )
+            lost = unusable("the transaction failed", self.path, error)
             for job in group:
                 job.error = job.error or lost
         else:

@@ -204,7 +204,11 @@ class Pack:
         """
         check_version(self.version, where)
         if _RESERVED in self.files:
-            raise PackError(f"a file is called {_RESERVED!r}: boards keep that name", where=where)
+            raise PackError(
+                f"a file is called {_RESERVED!r}: boards keep that name",
+                where=where,
+                hint="give it another name",
+            )
         try:
             size = len(self.offer.model_dump_json())
         except ValidationError as error:

@@ -47,4 +47,8 @@ def read_record(data: Path) -> Stored:
                 raise missing
             return schema.read(connection)
     except sqlite3.Error as error:
-        raise UpdatesRecordError(f"cannot be read ({error})", where=str(path)) from error
+        raise UpdatesRecordError(
+            f"cannot be read ({error})",
+            where=str(path),
+            hint="restore it from a backup; moved away, roll-outs that are under way end",
+        ) from error
