@@ -133,6 +133,16 @@ def test_what_the_heap_has_no_room_for_is_refused(board: Board) -> None:
     assert board.run(NEW)
 
 
+def test_what_is_being_taken_is_not_refused_for_the_room_that_it_takes(board: Board) -> None:
+    board.room = 10**6
+    board.update.offer(NEW.offer())
+    board.run(None)
+    board.room = 0
+    board.update.offer(NEW.offer())
+    assert board.run(NEW)
+    assert "refused" not in [status for _, status, _ in board.told]
+
+
 def test_a_second_key_may_sign_too(board: Board) -> None:
     other = Ed25519PrivateKey.generate()
     board = Board((other.public_key().public_bytes_raw().hex(), KEY))

@@ -29,7 +29,7 @@ NERVUS = (sys.executable, "-m", "nervus")
 SHORTER = {
     # How long a boot must last to be good, and how long a board waits for a chunk it asked for …
     "lib/spinal/upkeep.py": ("_GOOD_AFTER_MS = 30000", "_GOOD_AFTER_MS = 2000"),
-    "lib/spinal/update.py": ("_ANSWER_MS = 10000", "_ANSWER_MS = 1000"),
+    "lib/spinal/update.py": ("_ANSWER_MS = 10000", "_ANSWER_MS = 2000"),
     # … and until it starts anew when it cannot go on. Nothing else of the firmware is changed.
     "main.py": ("RESTART_AFTER_S = 2", "RESTART_AFTER_S = 0"),
 }

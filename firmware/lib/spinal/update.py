@@ -93,10 +93,11 @@ class Update:
         """Take an UpdateOffer, or report why not. The offer that is being taken changes nothing."""
         try:
             text = self._admitted(payload)
+            if self._work is not None and _signed_part(MANIFEST) == text:
+                return
+            self._fits(payload)
         except UpdateError as error:
             self._report(payload["version"], error)
-            return
-        if self._work is not None and _signed_part(MANIFEST) == text:
             return
         self._abandon()
         with open(MANIFEST, "w") as file:
@@ -171,15 +172,18 @@ class Update:
             raise _refusal("taken_back", "%s did not run here and was taken back" % version)
         if _number(version) <= _number(self._running):
             raise _refusal("not_newer", "%s runs here, %s is not newer" % (self._running, version))
-        total = 0
         paths = set()
         lines = ["%s %d %d\n" % (version, payload["chunk_size"], len(payload["files"]))]
         for file in payload["files"]:
-            total += file["size"]
             paths.add(file["path"])
             lines.append("%d %s %s\n" % (file["size"], file["sha256"], file["path"]))
         if len(paths) < len(lines) - 1 or _MARK in paths:
             raise _refusal("bad_paths", "a path is named twice, or is %s" % _MARK)
+        return "".join(lines)
+
+    def _fits(self, payload: dict) -> None:
+        """UpdateError when there is no room for it. While it is taken there is less than before."""
+        total = sum([file["size"] for file in payload["files"]])
         free = _free_bytes()
         if free is not None and total + _SPARE_BYTES > free + _used(self._slots.free()):
             raise _refusal("no_space", "%d bytes do not fit, %d are free" % (total, free))
@@ -188,7 +192,6 @@ class Update:
             # It would be taken back after three boots without a memory, and not a reflex meanwhile.
             text = "%d bytes of modules, and %d of heap to run them in: flash it" % (total, room)
             raise _refusal("no_memory", text)
-        return "".join(lines)
 
     def _begin(self) -> None:
         self._work = self._all()
