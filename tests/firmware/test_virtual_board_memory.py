@@ -8,9 +8,10 @@ from statistics import median
 
 import pytest
 
+from firmware.fault_stand import context
 from firmware.hub_stand import HubStand, Json, node
-from firmware.rigs import CHECKOUT, Broker, on_board
-from nervus.simulator import Toolchain, VirtualBoard
+from firmware.rigs import CHECKOUT, Broker, Certificates, on_board
+from nervus.simulator import Identity, Toolchain, VirtualBoard
 from nervus.simulator.toolchain import Form
 
 SENSOR_PIN, ACTUATOR_PIN = 20, 40
@@ -72,16 +73,27 @@ async def told(hub: HubStand, status: str, times: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "least"), [(("rom", "128k", 4), 0.4), (("ram", "192k", 8), 0.25)], ids=str
+    ("size", "least"), [(("rom", "128k", 4), 0.4), (("ram", "192k", 8), 0.24)], ids=str
 )
 async def test_board_with_eight_rules_reconnects_and_keeps_room(
-    broker: Broker, hub: HubStand, tmp_path: Path, size: tuple[Form, str, int], least: float
+    tls_broker: Broker,
+    certificates: Certificates,
+    tmp_path: Path,
+    size: tuple[Form, str, int],
+    least: float,
 ) -> None:
     form, heap, actuators = size
     tree = measured_tree(tmp_path / "firmware")
     toolchain = replace(Toolchain.locate(), firmware=tree, form=form, heap=heap)
-    parts = house(broker.port, 8, actuators)
-    async with VirtualBoard(tmp_path / "m1", parts, toolchain=toolchain) as board:
+    # As on a wall: what TLS needs is there, too.
+    parts = house(tls_broker.port, 8, actuators)
+    names = ("m1", "cert"), ("m1", "key"), ("ca", "cert")
+    identity = Identity(*(certificates.path(name, kind, "der") for name, kind in names))
+    tls = context(certificates, "observer")
+    async with (
+        HubStand(tls_broker.port, tls=tls) as hub,
+        VirtualBoard(tmp_path / "m1", parts, identity, toolchain) as board,
+    ):
         await told(hub, "online", 1)
         for number in range(8):
             report = await hub.configure(follow(number, actuators))

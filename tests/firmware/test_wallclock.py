@@ -81,10 +81,6 @@ def test_the_hubs_time_is_set_to_the_second(moment: dt.datetime) -> None:
 
     assert clock.says == told.replace(microsecond=0)
     assert kept == [*told.timetuple()[:6]]
-    # The flash is not worn for each second of a day.
-    midnight = told.replace(hour=23, minute=59, second=59)
-    assert made.tick(int(midnight.timestamp() * 1000)) is None
-    assert made.tick(int(midnight.timestamp() * 1000) + 1000) is not None
 
 
 @given(moment=MOMENTS)

@@ -123,7 +123,7 @@ class Transport:
         self.sock.setblocking(False)  # noqa: FBT003 - its only argument
         _without_nagle(self.sock)
         self._stream: "Any" = None
-        self._records: _OneRecord | None = None
+        self.records: _OneRecord | None = None
         self._dialler: Dialler | None = dialler
         try:
             self.sock.connect(address)
@@ -145,23 +145,23 @@ class Transport:
 
     def read_into(self, view: memoryview) -> int | None:
         """Bytes read, 0 at the end of the stream, None when there are none yet."""
-        if self._records is not None:
-            self._records.begin()
+        if self.records is not None:
+            self.records.begin()
         return _unless_waiting(self._stream.readinto, view)
 
     def write(self, view: memoryview) -> int | None:
         """Bytes taken, None when none can be taken yet (during the TLS handshake, too)."""
         taken = _unless_waiting(self._stream.write, view)
-        if self._records is not None:
-            self.held = not taken and self._records.held
+        if self.records is not None:
+            self.held = not taken and self.records.held
         if taken and self._dialler is not None:
             self._dialler.tries = 0
             self._dialler.most = _TRIES
             self._dialler = None
-            if self._records is not None:
+            if self.records is not None:
                 # The handshake is over: from here on records may come as they do.
-                self._records.open = True
-                self._records = None
+                self.records.open = True
+                self.records = None
         return taken
 
     def close(self) -> None:
@@ -175,9 +175,9 @@ class Transport:
             return _CPythonStream(self.sock)
         if dialler.context is None:
             return self.sock
-        self._records = _OneRecord(self.sock)
+        self.records = _OneRecord(self.sock)
         return dialler.context.wrap_socket(
-            self._records, server_hostname=dialler.server_name, do_handshake_on_connect=False
+            self.records, server_hostname=dialler.server_name, do_handshake_on_connect=False
         )
 
 

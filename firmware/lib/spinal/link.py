@@ -105,10 +105,10 @@ class Link:
         there; before, it may lie behind the rest."""
         self._config = config
         self._owner = owner
-        self._dial = dial
+        self.dial = dial
         self._network_up = network_up
         self._random_below = random_below
-        self._transport: "Any" = None
+        self.transport: "Any" = None
         self._wire = Wire()
         self._framer = Framer(config.max_packet)
         self._chunk = bytearray(_CHUNK)
@@ -133,7 +133,7 @@ class Link:
     @property
     def sock(self) -> object:
         """What to poll for readability, or None."""
-        return self._transport.sock if self._transport else None
+        return self.transport.sock if self.transport else None
 
     @property
     def wants_write(self) -> bool:
@@ -211,12 +211,12 @@ class Link:
 
     def close(self, reason: str = "closed") -> None:
         """Drop the connection; `poll` makes a new one after the backoff."""
-        if self._transport:
+        if self.transport:
             self._drop(reason, "asked for by this board")
 
     def _work(self) -> None:
         if not self._network_up():
-            if self._transport:
+            if self.transport:
                 raise LinkError("network_down", "there is no network")
             # A network that comes and goes shortens no backoff, or the board would do one TLS
             # handshake after the other. A time gone by moves along: it would lie ahead one day.
@@ -227,7 +227,7 @@ class Link:
             self._begin()
         if self.state == DIALLING:
             self._greet()
-        if self._transport:
+        if self.transport:
             self._receive()
             self._watch()
             self._flush()
@@ -241,7 +241,7 @@ class Link:
         self._chunk_at = self._chunk_end = 0
         self._offered = 0
         self._client = self._new_client()
-        self._transport = self._dial(self._config.host, self._config.port)
+        self.transport = self.dial(self._config.host, self._config.port)
         self.state = DIALLING
 
     def _new_client(self) -> MQTTClient:
@@ -256,7 +256,7 @@ class Link:
         return client
 
     def _greet(self) -> None:
-        if self._transport.ready():
+        if self.transport.ready():
             self._record(self._client.connect, True)  # noqa: FBT003 - clean_session by position in every umqtt
             self.state = CONNECTING
 
@@ -280,7 +280,7 @@ class Link:
         view = memoryview(self._chunk)
         for _ in range(_CHUNKS_PER_POLL):
             if self._chunk_at == self._chunk_end:
-                size = self._transport.read_into(view)
+                size = self.transport.read_into(view)
                 if size is None:
                     self.caught_up_at = self._now
                     return
@@ -426,9 +426,9 @@ class Link:
         # TLS must be offered the same bytes again after it could not take them all (mbedTLS
         # returns the new length for the old record otherwise), so an offer never grows.
         self._offered = self._offered or len(unsent)
-        taken = self._transport.write(memoryview(unsent)[: self._offered])
+        taken = self.transport.write(memoryview(unsent)[: self._offered])
         if taken is None:
-            self.busy = self.busy or self._transport.held
+            self.busy = self.busy or self.transport.held
             return
         self.counters["writes"] += 1
         self._offered = 0
@@ -438,7 +438,7 @@ class Link:
             self.busy = True
 
     def _drop(self, code: str, text: str) -> None:
-        transport, self._transport = self._transport, None
+        transport, self.transport = self.transport, None
         self.state = DOWN
         self._ping_deadline = None
         self.last_error = (code, text)

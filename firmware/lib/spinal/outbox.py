@@ -71,7 +71,7 @@ class Outbox:
         self._limit = limit
         self._max_bytes = max_bytes
         self._mark = mark
-        self._waiting: dict[str, list[Item]] = {priority: [] for priority in PRIORITIES}
+        self.waiting: dict[str, list[Item]] = {priority: [] for priority in PRIORITIES}
         self._in_flight: list[Item] = []
         self._count = 0
         self._bytes = 0
@@ -98,7 +98,7 @@ class Outbox:
 
         data that is not bytes is copied. KeyError for an unknown priority.
         """
-        waiting = self._waiting[priority]
+        waiting = self.waiting[priority]
         item = Item(
             topic, data if isinstance(data, bytes) else bytes(data), qos, retain, priority, seq
         )
@@ -131,7 +131,7 @@ class Outbox:
                 item = self._from_spill()
                 if item is not None or (self._spill is not None and len(self._spill)):
                     return item
-            waiting = self._waiting[priority]
+            waiting = self.waiting[priority]
             if waiting:
                 item = waiting[0]
                 if item.waited:
@@ -150,7 +150,7 @@ class Outbox:
             item.in_flight = item.qos > 0
             self._spill.sent(item)
             return
-        waiting = self._waiting[item.priority]
+        waiting = self.waiting[item.priority]
         if item not in waiting:
             return  # shed after `next`: gone already, and counted
         item.attempts += 1
@@ -180,9 +180,9 @@ class Outbox:
         while self._in_flight:
             item = self._in_flight.pop()
             item.in_flight = False
-            self._waiting[item.priority].insert(0, item)
+            self.waiting[item.priority].insert(0, item)
         for priority in PRIORITIES:
-            for item in self._waiting[priority]:
+            for item in self.waiting[priority]:
                 item.waited = True
 
     def link_up(self) -> None:
@@ -214,7 +214,7 @@ class Outbox:
         """Bring what waits to the flash, a message with each `spill_step`."""
         if self._spill is None or self._linked or self._to_spill is not None:
             return
-        todo = [each for name in PRIORITIES for each in self._waiting[name] if not each.retain]
+        todo = [each for name in PRIORITIES for each in self.waiting[name] if not each.retain]
         if todo:
             self._to_spill = todo
             self._spilled = 0
@@ -235,7 +235,7 @@ class Outbox:
                 for seq in seqs:
                     self._note_range(seq)
                 for item in todo[: self._spilled]:
-                    if item in self._waiting[item.priority]:
+                    if item in self.waiting[item.priority]:
                         self._forget(item)
                 self._to_spill = todo[self._spilled :] or None
                 self._spilled = 0
@@ -282,14 +282,14 @@ class Outbox:
     def _least(self, priority: str) -> Item | None:
         """The item to shed for one of this priority, None when all others matter more."""
         place = len(PRIORITIES) - 1
-        while not self._waiting[PRIORITIES[place]] and PRIORITIES[place] != priority:
+        while not self.waiting[PRIORITIES[place]] and PRIORITIES[place] != priority:
             place -= 1
-        waiting = self._waiting[PRIORITIES[place]]
+        waiting = self.waiting[PRIORITIES[place]]
         return waiting[0] if waiting else None
 
     def _supersede(self, topic: str) -> None:
         for priority in PRIORITIES:
-            for item in self._waiting[priority]:
+            for item in self.waiting[priority]:
                 if item.retain and item.topic == topic:
                     self._forget(item)
                     self._note_range(item.seq)
@@ -297,7 +297,7 @@ class Outbox:
                     return
 
     def _forget(self, item: Item) -> None:
-        self._waiting[item.priority].remove(item)
+        self.waiting[item.priority].remove(item)
         self._count -= 1
         self._bytes -= item.size()
 

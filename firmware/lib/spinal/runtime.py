@@ -3,7 +3,7 @@
 import gc
 import os
 
-from spinal import compat, link, topics, wiring
+from spinal import compat, link, topics
 from spinal.board import Board
 from spinal.clock import Clock
 from spinal.contracts import MAX_BYTES
@@ -19,7 +19,7 @@ from spinal.rulebook import RuleBook
 from spinal.sensing import Sensing
 from spinal.store import Store, StoreError
 from spinal.ticks import elapsed, later
-from spinal.upkeep import Upkeep
+from spinal.upkeep import Upkeep, forget
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Runtime:
     """
 
     def __init__(self, node: dict) -> None:
+        from spinal import wiring  # noqa: PLC0415 - let go of below
+
         self.node = node
         # Outputs take their boot state before anything else can fail.
         self.board = Board(node)
@@ -84,7 +86,7 @@ class Runtime:
             Sensing(sensor, config)
             for sensor, config in zip(self.board.sensors, node["sensors"])  # noqa: B905 - no strict here
         ]
-        self._link = link.Link(
+        self.link = link.Link(
             _link_settings(node), self, self._dialler(), self.board.network_up, compat.random_below
         )
         self._session = ""
@@ -95,7 +97,8 @@ class Runtime:
         self._states_due: dict = {}
         self._birth = wiring.birth(node, self.upkeep.version)
         # Their parts know what they need; as the node file has them they take 2 KiB more.
-        del node["sensors"], node["actuators"]
+        del node["sensors"], node["actuators"], wiring
+        forget("wiring")
         self._shed = 0
         self._collected_at = 0
         gc.collect()
@@ -130,11 +133,11 @@ class Runtime:
             return
         item = self.outbox.next()
         wait = 0
-        if item is None or not self._link.can_take(item.qos):
-            wait = self._link.wait_ms(self.ticks_ms)
+        if item is None or not self.link.can_take(item.qos):
+            wait = self.link.wait_ms(self.ticks_ms)
         if wait:
             wait = min(wait, self.ledger.wait_ms(self.ticks_ms), self._sensor_wait())
-        messages = self._envelope.last_seq + self._link.counters["received"]
+        messages = self._envelope.last_seq + self.link.counters["received"]
         if messages - self._collected_at >= self._interval:
             # Here no input waits for it; the interpreter would do it in the midst of a reflex.
             if self._rest(0):
@@ -281,7 +284,7 @@ class Runtime:
     @property
     def linked(self) -> bool:
         """Whether the broker can be talked to now."""
-        return self._link.state == link.UP
+        return self.link.state == link.UP
 
     # Called by the link.
 
@@ -313,14 +316,14 @@ class Runtime:
 
     def link_down(self, reason: str, _tickets: list) -> None:
         """Nothing the hub said about time holds any more; what was in flight goes again."""
-        self.log("link down: %s (%s)" % (reason, self._link.last_error[1]))
+        self.log("link down: %s (%s)" % (reason, self.link.last_error[1]))
         self.clock.new_session()
         self.outbox.link_lost()
         self.ledger.link_lost(self.ticks_ms)
         if reason == "oversize":
-            self.refuse(WireError("oversize", "size", self._link.last_error[1]))
+            self.refuse(WireError("oversize", "size", self.link.last_error[1]))
         elif reason == "tls":
-            self.upkeep.refuse(self._link.last_error[1])
+            self.upkeep.refuse(self.link.last_error[1])
         elif reason == "no_memory":
             self.outbox.shrink()  # or it might stay so for ever
 
@@ -363,18 +366,18 @@ class Runtime:
                 )
 
     def _talk(self) -> None:
-        if self._link.state == link.UP:
+        if self.link.state == link.UP:
             self._ask_hub()
             self._report_state()
         item = self.outbox.next()
-        while item is not None and self._link.can_take(item.qos):
-            if not self._link.publish(
+        while item is not None and self.link.can_take(item.qos):
+            if not self.link.publish(
                 item.topic, item.data, item.qos, retain=item.retain, ticket=item
             ):
                 return
             self.outbox.sent(item)
             item = self.outbox.next()
-        self._link.poll(self.ticks_ms)
+        self.link.poll(self.ticks_ms)
 
     def _report_state(self) -> None:
         # One at a time, while there is room: the states of 32 rules at once would fill the heap.
@@ -387,7 +390,7 @@ class Runtime:
                 return
 
     def _rest(self, ms: int) -> bool:
-        return self.board.wait(ms, self._link.sock, wants_write=self._link.wants_write)
+        return self.board.wait(ms, self.link.sock, wants_write=self.link.wants_write)
 
     def _sensor_wait(self) -> int:
         wait = _LONGEST_WAIT_MS
@@ -434,11 +437,11 @@ class Runtime:
 
     def _ask_hub(self) -> None:
         # More may come than a board can read: a pong behind it is not missing.
-        if elapsed(self._link.caught_up_at, self._heard_at) > self._patience_ms:
+        if elapsed(self.link.caught_up_at, self._heard_at) > self._patience_ms:
             # The broker answers and the hub does not: a new connection is worth a try, ever more
             # rarely, since it cannot mend a hub that is down.
             self._patience_ms = min(2 * self._patience_ms, _LONGEST_PATIENCE_MS)
-            self._link.close("no_pong")
+            self.link.close("no_pong")
         elif elapsed(self.ticks_ms, self._ping_at) >= 0:
             self._ping_at = later(self.ticks_ms, self.node["ping_s"] * _SECOND_MS)
             self.outgoing.ping(self.clock.ping(self.ticks_ms), self.ticks_ms)
@@ -472,7 +475,7 @@ class Runtime:
             return compat.Dialler()
         try:
             context = compat.tls_context(identity["cert"], identity["key"], identity["ca"])
-            self.upkeep.begin(identity["cert"])
+            self.upkeep.begin()
         except (OSError, ValueError) as error:
             self.log("no link without an identity: %s" % error, "error")
             context = error  # and the reflexes run all the same

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SECOND_MS = 1000
 _MINUTE_MS = 60000
+_DAY_MS = 86400000
 _GOOD_AFTER_MS = 30000
 _LOGS_A_MINUTE = 10
 _LOG_TEXT = 512
@@ -55,7 +56,7 @@ class Upkeep:
         self._watchdog: Any = None
         # The slots are those that were flashed, maybe long before this application.
         self._crash = self._last_crash(asked=getattr(here, "asked", False))
-        self._clock: Any = None
+        self._day: int | None = None
         self._logs = 0
         self._logs_from = board.ticks_ms
         if here.trial or here.taken_back or _exists("update.txt"):
@@ -86,10 +87,8 @@ class Upkeep:
                     self.updates.tell(self.version, "probation", "succeeded", None)
             except OSError as error:
                 board.log("this boot is not kept as a good one: %r" % error, "error")
-        if board.clock.synced and self._clock is not None:
-            now = self._clock.tick(board.clock.unix_ms(board.ticks_ms))
-            if now is not None:
-                board.keep("clock", now)
+        if board.clock.synced and board.node["identity"] is not None:
+            self._keep_date(board.clock.unix_ms(board.ticks_ms))
         if elapsed(board.ticks_ms, self._logs_from) >= _MINUTE_MS:
             # Here, not where something is logged: a week later the tick would lie ahead.
             self._logs, self._logs_from = 0, board.ticks_ms
@@ -99,21 +98,32 @@ class Upkeep:
         if self._updates is not None and self._updates.each_second():
             self._updates = None
             for name in _OF_UPDATES:
-                _forget(name)
+                forget(name)
 
-    def begin(self, certificate: str) -> None:
+    def begin(self) -> None:
         """Before the first connection: set the port's clock, for TLS asks for it."""
-        from spinal.wallclock import WallClock  # noqa: PLC0415 - for boards with an identity
-
-        with open(certificate, "rb") as file:
-            self._clock = WallClock(machine.RTC(), file.read(), self._board.stored("clock"))
-        if self._clock.was_behind:
+        if self._wall_clock().was_behind:
             self._board.log("the port's clock was behind and is set")
 
     def refuse(self, text: str) -> None:
         """TLS refused the broker: maybe only since the port's clock is behind."""
-        if self._clock.refuse(text):
+        if self._wall_clock().refuse(text):
             self._board.log("the port's clock is behind and goes on by some days", "warning")
+
+    def _keep_date(self, unix_ms: "Any") -> None:
+        """Once a day: the flash is not to be worn by it."""
+        if unix_ms // _DAY_MS != self._day:
+            self._day = unix_ms // _DAY_MS
+            self._board.keep("clock", self._wall_clock().tick(unix_ms))
+
+    def _wall_clock(self) -> "Any":
+        """The port's clock; nothing of it stays on the heap, it is needed once a day."""
+        from spinal.wallclock import WallClock  # noqa: PLC0415 - as above
+
+        with open(self._board.node["identity"]["cert"], "rb") as file:
+            made = WallClock(machine.RTC(), file.read(), self._board.stored("clock"))
+        forget("wallclock")
+        return made
 
     def link_up(self) -> None:
         """Say what happened while nobody listened."""
@@ -197,7 +207,7 @@ def _exists(name: str) -> bool:
     return True
 
 
-def _forget(name: str) -> None:
+def forget(name: str) -> None:
     """Let go of a module of this package. Its parent knows it too, not only `sys.modules`."""
     if sys.modules.pop("spinal." + name, None) is not None:
         delattr(sys.modules["spinal"], name)

@@ -29,7 +29,6 @@ class WallClock:
 
     def __init__(self, rtc: "Any", certificate: bytes, stored: "list[int] | None") -> None:
         self._rtc = rtc
-        self._day: int | None = None
         known = _not_before(certificate)
         if stored is not None and stored > known:
             known = stored
@@ -37,14 +36,10 @@ class WallClock:
         if self.was_behind:
             _set(rtc, known)
 
-    def tick(self, unix_ms: int) -> "list[int] | None":
-        """Take the hub's time, once a day; then it is returned, for the next boot."""
+    def tick(self, unix_ms: int) -> "list[int]":
+        """Take the hub's time; returned for the next boot."""
         seconds = unix_ms // 1000
-        day = seconds // 86400
-        if day == self._day:
-            return None
-        self._day = day
-        return _set(self._rtc, _date(day) + _time(seconds % 86400))
+        return _set(self._rtc, _date(seconds // 86400) + _time(seconds % 86400))
 
     def refuse(self, text: str) -> bool:
         """Go on by 30 days when nothing but the date spoke against the broker; whether it did.

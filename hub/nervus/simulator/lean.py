@@ -1,11 +1,13 @@
 """Source of the firmware made ready for a small heap: the same program with fewer names in it.
 
 A board keeps each name of a module in its heap, and the names' table grows by doubling. Constants
-that only their own module reads are written into the code instead (MicroPython's `const`), and what
-stands there for type checkers and for CPython is left out.
+that only their own module reads are written into the code instead (MicroPython's `const`), what
+only the methods of one class use goes by a name that all classes share, and what stands there for
+type checkers and for CPython is left out. Functions keep their names: tracebacks show them.
 """
 
 import ast
+from collections.abc import Iterator
 from typing import Final
 
 _TYPE_CHECKING: Final = "TYPE_CHECKING"
@@ -17,9 +19,12 @@ def lean(source: str, shared: frozenset[str] = frozenset()) -> str:
 
     Args:
         source: A module of the firmware.
-        shared: Private names that other modules import from one another, and so must stay.
+        shared: Private names that are used elsewhere, too, and so must stay; see `shared_names`.
     """
     tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            _shorten(node, shared)
     constants = _constants(tree) - shared
     # The compiler knows a constant only below the line that gives it, so they all go first.
     first = [
@@ -33,15 +38,45 @@ def lean(source: str, shared: frozenset[str] = frozenset()) -> str:
     return ast.unparse(ast.fix_missing_locations(board))
 
 
-def private_imports(source: str) -> set[str]:
-    """The private names that a module imports from another one."""
-    return {
-        alias.name
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-        if alias.name.startswith("_")
+def shared_names(source: str) -> set[str]:
+    """The private names that a module imports from another one, or asks other objects for."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute) and not _is_of_self(node):
+            found.add(node.attr)
+        elif isinstance(node, ast.ClassDef) and node.bases:
+            # What it inherits is not seen here.
+            found.update(each.attr for each in _of_self(node))
+    return {name for name in found if name.startswith("_")}
+
+
+def _shorten(found: ast.ClassDef, shared: frozenset[str]) -> None:
+    """Number the private attributes of a class: `_0`, `_1` …, as in all other classes."""
+    functions = {node.name for node in ast.walk(found) if isinstance(node, ast.FunctionDef)}
+    attributes = {
+        each.attr: ""
+        for each in _of_self(found)
+        if each.attr.startswith("_") and each.attr not in functions | shared
     }
+    short = {name: f"_{number}" for number, name in enumerate(attributes)}
+    for each in _of_self(found):
+        each.attr = short.get(each.attr, each.attr)
+    for node in found.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name):
+            target.id = short.get(target.id, target.id)
+
+
+def _of_self(found: ast.ClassDef) -> Iterator[ast.Attribute]:
+    return (
+        node for node in ast.walk(found) if isinstance(node, ast.Attribute) and _is_of_self(node)
+    )
+
+
+def _is_of_self(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id == "self"
 
 
 def _constants(tree: ast.Module) -> set[str]:

@@ -100,24 +100,24 @@ def main() -> None:
 
     def watched(transport: object, dialler: object) -> object:
         stream = wrapped(transport, dialler)
-        transport._records._sock = Watched(transport.sock, turns)
+        transport.records._sock = Watched(transport.sock, turns)
         return stream
 
     compat.Transport._wrapped = watched
     told = []
     lamp.clear()
     board.upkeep.start()
-    while board._link.state != link.SUBSCRIBING:
+    while board.link.state != link.SUBSCRIBING:
         turns.append([])
-        shaken = board._link.state == link.CONNECTING and board._link._transport._records is None
+        shaken = board.link.state == link.CONNECTING and board.link.transport.records is None
         board.step()
         if turns[-1] and not shaken:
             told.append([turns[-1], len(lamp)])
             lamp.clear()
-        if board._link.last_error is not None:
-            raise OSError(board._link.last_error)
-        if not board._link.busy:
-            board.board.wait(50, board._link.sock, wants_write=board._link.wants_write)
+        if board.link.last_error is not None:
+            raise OSError(board.link.last_error)
+        if not board.link.busy:
+            board.board.wait(50, board.link.sock, wants_write=board.link.wants_write)
     print(json.dumps(told))
 
 

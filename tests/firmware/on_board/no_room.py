@@ -32,11 +32,11 @@ def main() -> None:
     for number in range(32):
         board.outgoing.afferent("temperature", number, board.ticks_ms)
     waiting = [len(board.outbox)]
-    board._link._dial = Full()
+    board.link.dial = Full()
     attempts = 0
     while len(waiting) <= 3:
         board.step()
-        if board._link.drops.get("no_memory", 0) > attempts:
+        if board.link.drops.get("no_memory", 0) > attempts:
             attempts += 1
             waiting.append(len(board.outbox))
     print(json.dumps(waiting))

@@ -43,7 +43,7 @@ def main() -> None:
         board.outgoing.reflex_fire(
             f"{number:026d}", "r1", {"version": 1, "inputs": {}, "actions": [], "dry_run": False}, 0
         )
-        said.append(board.outbox._waiting["critical"][-1].topic.split("/")[-1])
+        said.append(board.outbox.waiting["critical"][-1].topic.split("/")[-1])
         board.outgoing.about_board("DeviceHealth", {"uptime": number, "drops": [{}] * 20}, 0)
     kept.clear()
     print(json.dumps({"said": said, "largest": largest}))

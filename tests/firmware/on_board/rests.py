@@ -112,7 +112,7 @@ def _flood(board: Runtime, events: list) -> int:
     for number in range(_FLOOD):
         meta = dict(_META, seq=number, message_id=f"01KQ00000000000000000000{number:02d}")
         data = json.dumps({"meta": meta, "payload": _PAYLOAD}).encode()
-        board._link.counters["received"] += 1
+        board.link.counters["received"] += 1
         for _ in board.link_message(b"/sc/dev/event/device/m1/pong", data, retained=False):
             by_board = len(events)
             board.turn()
