@@ -7,6 +7,7 @@ Out: {"at_ns": unix nanoseconds, "pin": 2, "value": 1}   {"at_ns": …, "pwm": 1
 
 import json
 import os
+import select
 import sys
 import time
 
@@ -47,6 +48,14 @@ class Channel:
             self._take()
             if size < len(view):
                 return
+
+    def stay(self) -> None:
+        """Serve until the other side is gone, which ends the process."""
+        poller = select.poll()
+        poller.register(self.descriptor, select.POLLIN)
+        while True:
+            poller.poll()
+            self.service()
 
     def output(self, kind: str, number: int, value: object) -> None:
         """Record a change of an output."""

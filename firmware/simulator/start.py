@@ -23,23 +23,6 @@ def _mount_rom(image: str) -> None:
     vfs.mount(vfs.VfsRom(uctypes.bytearray_at(mapped, size)), "/rom")
 
 
-def _wait() -> None:
-    """Stay until the other side is gone, which ends the process; without one that is at once."""
-    if not os.getenv("NERVUS_CONTROL_FD"):
-        return
-    import select  # noqa: PLC0415 - a program that goes on does without
-
-    import machine  # noqa: PLC0415 - as above
-
-    print("at the prompt")  # noqa: T201 - the console is a board's log
-    descriptor, service = machine.wake_source()
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    while True:
-        poller.poll()
-        service()
-
-
 # This folder would stand before the compiled overlay, which takes a third of the heap.
 sys.path.pop(0)
 if os.getenv("NERVUS_ROM"):
@@ -55,4 +38,8 @@ except SystemExit as end:
     # On a board it does not end anything: it begins anew.
     sys.exit(SOFT_RESET)
 # A board whose program has ended stands at its prompt until somebody comes.
-_wait()
+if os.getenv("NERVUS_CONTROL_FD"):
+    from control import channel
+
+    print("at the prompt")  # noqa: T201 - the console is a board's log
+    channel.stay()

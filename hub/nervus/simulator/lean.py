@@ -40,7 +40,7 @@ def lean(source: str, shared: frozenset[str] = frozenset()) -> str:
 
 def shared_names(source: str) -> set[str]:
     """The private names that a module imports from another one, or asks other objects for."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             found.update(alias.name for alias in node.names)
