@@ -1,6 +1,7 @@
 """Packets that a shell judges together come to the same as packets it takes one by one."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from hub.shell_stand import Stand
 from nervus.brainstem import BrainstemSettings
 from nervus.brainstem import build as build_brainstem
 from nervus.bus import Journal, JournalSettings, Machine, Origin, Start
+from nervus.bus.batch import durable
 from nervus.bus.errors import PublishDeniedError
 from nervus.thalamus import ThalamusSettings
 from nervus.thalamus import build as build_relay
@@ -303,3 +305,26 @@ def test_the_relay_does_the_same_with_packets_judged_together() -> None:
     kinds = ["driver", "driver", "urgent", "gate"]
     stands = [both_ways(relay, stream(seed, kinds, ["brainstem"])) for seed in range(SEEDS)]
     assert reasons(stands) >= AT_EVERY_STAGE
+
+
+async def test_what_is_cancelled_before_it_began_has_begun_nothing() -> None:
+    begun = []
+
+    async def work() -> tuple[str, ...]:
+        begun.append("work")
+        return ()
+
+    async def record() -> tuple[str, ...]:
+        begun.append("record")
+        return ()
+
+    for recording in (None, record):
+        todo = asyncio.ensure_future(durable([work], recording))
+        todo.cancel()
+        await asyncio.wait([todo])
+        assert todo.cancelled()
+    # A coroutine that nobody awaited would be told once it is collected.
+    gc.collect()
+    assert begun == []
+    assert await durable([work], record) == ()
+    assert begun == ["record", "work"]

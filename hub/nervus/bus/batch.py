@@ -1,7 +1,7 @@
 """What a step leaves to be done: committed, then published, then acknowledged."""
 
 import asyncio
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from nervus.bus.session import Delivery
@@ -135,16 +135,20 @@ class Confirmations:
 
 
 async def durable(
-    works: Sequence[Awaitable[object]], record: Awaitable[Collection[str]] | None
+    works: Sequence[Callable[[], Awaitable[object]]],
+    record: Callable[[], Awaitable[Collection[str]]] | None,
 ) -> Collection[str]:
-    """Wait for all of it; returns the topics of states that are another's by now."""
+    """Do all of it; returns the topics of states that are another's by now.
+
+    What is cancelled before it began has begun none of it.
+    """
     if record is None:
         if len(works) == 1:
             # Nearly always; to gather it would be a task more.
-            await works[0]
+            await works[0]()
         else:
-            await asyncio.gather(*works)
+            await asyncio.gather(*(work() for work in works))
         return ()
-    recorded = asyncio.ensure_future(record)
-    await asyncio.gather(recorded, *works)
+    recorded = asyncio.ensure_future(record())
+    await asyncio.gather(recorded, *(work() for work in works))
     return recorded.result()

@@ -321,7 +321,7 @@ class Shell:
         if self._memory is not None and delivery is not None and isinstance(verdict, Accepted):
             key = self._memory.key(verdict, now_ms)
             if key is not None:
-                keeping = self._memory.keep(key, packet, now_ms)
+                keeping = partial(self._memory.keep, key, packet, now_ms)
         self._apply(effects, now_ms, delivery, keeping)
 
     def _step(self, event: Any, now_ms: int) -> None:
@@ -335,7 +335,7 @@ class Shell:
         effects: Sequence[Any],
         now_ms: int,
         delivery: Delivery | None,
-        keeping: Awaitable[object] | None = None,
+        keeping: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         if not effects and not self._committing and keeping is None:
             # Most packets: taken into a window, and nothing before them waits for its commit.
@@ -354,7 +354,7 @@ class Shell:
         effects: Sequence[Any],
         now_ms: int,
         delivery: Delivery | None,
-        keeping: Awaitable[object] | None,
+        keeping: Callable[[], Awaitable[object]] | None,
     ) -> Batch:
         publishes: list[Publish] = []
         durable: list[Any] = []
@@ -391,15 +391,15 @@ class Shell:
         self,
         durable: Sequence[Any],
         states: Sequence[Retained],
-        keeping: Awaitable[object] | None,
+        keeping: Callable[[], Awaitable[object]] | None,
     ) -> asyncio.Future[Collection[str]] | None:
         works = [] if keeping is None else [keeping]
         if durable:
             if self._commit is None:
                 raise TypeError(f"{type(durable[0]).__name__} is an effect that nobody commits")
             self.counters.commits += 1
-            works.append(self._commit(durable))
-        record = self.ledger.record(states) if states and self.ledger is not None else None
+            works.append(partial(self._commit, durable))
+        record = partial(self.ledger.record, states) if states and self.ledger is not None else None
         return asyncio.ensure_future(made_durable(works, record)) if works or record else None
 
     async def _publish_committed(self) -> Never:
