@@ -46,11 +46,12 @@ async def test_a_hub_whose_clock_is_set_on_and_back_moves_dates_and_no_intervals
                 "ReflexState", lambda m, enabled=enabled: m.payload["enabled"] is enabled
             )
             action_id = hub.next_id()
-            await hub.command("lamp", action_id, pulse_ms=300)
+            await hub.command("lamp", action_id, pulse_ms=800)
             on = await board.wait_for("pin", LAMP, 1)
             off = await board.wait_for("pin", LAMP, 0)
             done = await hub.report(action_id, "succeeded")
 
+            # Cut off by the other date it would end at once; a machine may stand still in between.
             assert off.at_ns - on.at_ns > 200_000_000
             assert abs(done.payload["acted_at"] - ahead_ms - now_ms()) < DAY_MS / 4
         assert board.starts == 1
