@@ -63,7 +63,7 @@ class Sensor:
 class Actuator:
     """One output, in its boot state from the moment it exists."""
 
-    def __init__(self, config: dict, _: object) -> None:
+    def __init__(self, config: dict) -> None:
         self.id = config["id"]
         self._invert = config["invert"]
         level = self._level(config["boot"])
@@ -90,22 +90,9 @@ class Board:
 
     def __init__(self, node: dict) -> None:
         self._edge = False
-        self.actuators: dict = {}
-        self.sensors: list = []
-        for name, part in (("actuators", Actuator), ("sensors", Sensor)):
-            for index, config in enumerate(node[name]):
-                try:
-                    made: Any = part(config, self._wake)
-                except ValueError as error:
-                    # This port has no such pin, or not for that.
-                    from spinal.node import NodeError  # noqa: PLC0415 - let go of once it was read
-
-                    rule = "this board cannot have it on pin %d: %s" % (config["pin"], error)
-                    raise NodeError("node.json", "%s[%d]" % (name, index), rule) from error
-                if part is Actuator:
-                    self.actuators[made.id] = made
-                else:
-                    self.sensors.append(made)
+        actuators = _wired("actuators", node["actuators"], Actuator)
+        self.actuators = {actuator.id: actuator for actuator in actuators}
+        self.sensors = _wired("sensors", node["sensors"], Sensor, self._wake)
         self._wlan = network.WLAN(network.STA_IF)
         self.radio: Any = None
         if node["wifi"] is None:
@@ -166,3 +153,17 @@ class Board:
 
     def _wake(self) -> None:
         self._edge = True
+
+
+def _wired(name: str, configs: list, part: "Any", *more: object) -> list:
+    """The parts on their pins; NodeError when this port has no such pin, or not for that."""
+    made = []
+    for index, config in enumerate(configs):
+        try:
+            made.append(part(config, *more))
+        except ValueError as error:
+            from spinal.node import NodeError  # noqa: PLC0415 - let go of once it was read
+
+            rule = "this board cannot have it on pin %d: %s" % (config["pin"], error)
+            raise NodeError("node.json", "%s[%d]" % (name, index), rule) from error
+    return made
