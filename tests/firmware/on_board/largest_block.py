@@ -6,10 +6,8 @@ Prints as JSON what is told on a port without a heap of its system's, then on on
 import json
 import sys
 
+import bare
 from control import channel
-
-from spinal import node
-from spinal.runtime import Runtime
 
 
 class Esp32:
@@ -25,13 +23,7 @@ class Esp32:
 def main() -> None:
     """Tell twice."""
     channel.wifi = False
-    config = {
-        "device_id": "m1",
-        "scope_level": "room",
-        "scope": "kitchen",
-        "broker": {"host": "127.0.0.1", "port": 1883},
-    }
-    board = Runtime(node.check(config))
+    board = bare.board()
     told: list = []
     board.outgoing.about_board = lambda _contract, payload, _ticks: told.append(payload)
     board.upkeep._report_health()

@@ -6,10 +6,10 @@ seen: fires of the door's reflex, the uptimes told, and whether a warning got th
 
 import json
 
+import bare
 from control import channel
 
-from spinal import compat, node
-from spinal.runtime import Runtime
+from spinal import compat
 from spinal.ticks import MASK
 
 _DOOR, _LAMP = 4, 2
@@ -32,18 +32,10 @@ def main() -> None:
     channel.wifi = False
     driven: list = []
     channel.output = lambda _kind, _number, value: driven.append(value)
-    board = Runtime(
-        node.check(
-            {
-                "device_id": "m1",
-                "scope_level": "room",
-                "scope": "kitchen",
-                "broker": {"host": "127.0.0.1", "port": 1883},
-                "health_s": 3600,
-                "sensors": [{"id": "door", "driver": "digital", "pin": _DOOR}],
-                "actuators": [{"id": "lamp", "driver": "digital", "pin": _LAMP, "boot": 0}],
-            }
-        )
+    board = bare.board(
+        health_s=3600,
+        sensors=[{"id": "door", "driver": "digital", "pin": _DOOR}],
+        actuators=[{"id": "lamp", "driver": "digital", "pin": _LAMP, "boot": 0}],
     )
     told: list = []
     board.outgoing.about_board = lambda contract, payload, _ticks: told.append((contract, payload))

@@ -5,10 +5,8 @@ Prints as JSON how many messages wait before it, and after each of three attempt
 
 import json
 
+import bare
 from control import channel
-
-from spinal import node
-from spinal.runtime import Runtime
 
 
 class Full:
@@ -21,13 +19,7 @@ class Full:
 def main() -> None:
     """Let it try."""
     channel.wifi = True
-    config = {
-        "device_id": "m1",
-        "scope_level": "room",
-        "scope": "kitchen",
-        "broker": {"host": "127.0.0.1", "port": 1883},
-    }
-    board = Runtime(node.check(config))
+    board = bare.board()
     board.upkeep.start()
     for number in range(32):
         board.outgoing.afferent("temperature", number, board.ticks_ms)

@@ -7,10 +7,9 @@ that follows the door did, whether the message has been acted on] for each piece
 
 import json
 
+import bare
 from control import channel
 
-from spinal import node
-from spinal.runtime import Runtime
 
 _DOOR, _LAMP = 4, 2
 _META = {
@@ -41,17 +40,9 @@ def main() -> None:
     channel.wifi = False
     driven: list = []
     channel.output = lambda _kind, _number, value: driven.append(value)
-    board = Runtime(
-        node.check(
-            {
-                "device_id": "m1",
-                "scope_level": "room",
-                "scope": "kitchen",
-                "broker": {"host": "127.0.0.1", "port": 1883},
-                "sensors": [{"id": "door", "driver": "digital", "pin": _DOOR}],
-                "actuators": [{"id": "lamp", "driver": "digital", "pin": _LAMP, "boot": 0}],
-            }
-        )
+    board = bare.board(
+        sensors=[{"id": "door", "driver": "digital", "pin": _DOOR}],
+        actuators=[{"id": "lamp", "driver": "digital", "pin": _LAMP, "boot": 0}],
     )
     board.engine.configure(_FOLLOW, board.ticks_ms)
     board.upkeep.start()
@@ -80,7 +71,7 @@ def main() -> None:
     )
 
 
-def _pieces(board: Runtime, driven: list, topic: bytes, message: dict, done: object) -> list:
+def _pieces(board: bare.Runtime, driven: list, topic: bytes, message: dict, done: object) -> list:
     """Take a message; a turn of the loop after each piece of the work on it."""
     seen = []
     driven.clear()
